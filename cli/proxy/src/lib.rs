@@ -1,0 +1,26 @@
+//! An HTTP/1.1 proxy around the embedded Proxy-Wasm host, with Envoy's
+//! behaviour.
+//!
+//! Worker threads own everything a request touches: their listeners' accepted
+//! connections, their VMs and their upstream connections. The calls of
+//! [`Proxy`] block; call them from a thread that may.
+
+mod accept;
+mod callout;
+mod config;
+mod error;
+mod http1;
+mod proxy;
+mod server;
+mod upstream;
+mod worker;
+
+pub use config::{
+    Cluster, FilterSpec, HostRewrite, Listener, ProxyConfig, Route, RouteMatch, ServerHeader, UpstreamTls,
+};
+pub use error::{FilterError, ReloadError, StartError};
+pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};
+pub use spctl_host::{
+    ContextKind, Direction, FailurePolicy, Histogram, Level, Limits, LoadError, Locality, LogLine, LogSink, Metadata,
+    Node, Origin, PluginConfig, ReloadBackoff, Stat, StatValue, Value,
+};

@@ -1,0 +1,133 @@
+//! What a chain puts out, on its way: the request upstream, the response down.
+
+use bytes::BytesMut;
+use spctl_host::{Body, LocalReply, Output, Side};
+
+use super::super::rules;
+use super::super::upstream::UpstreamExchange;
+use super::{Stream, flags};
+use crate::config::HostRewrite;
+use crate::http1::{self, Chunking};
+use crate::upstream::Endpoint;
+
+impl Stream {
+    /// Does for the outside world what the chain says.
+    pub(super) fn apply(&mut self, output: Output, out: &mut BytesMut) {
+        match output {
+            Output::Headers { side: Side::Request, end_stream } => self.send_request(end_stream),
+            Output::Data { side: Side::Request, data, end_stream } => {
+                if let Some(upstream) = &mut self.upstream {
+                    upstream.send_data(&data, end_stream);
+                }
+            }
+            Output::Trailers { side: Side::Request } => {
+                if let Some(upstream) = &mut self.upstream {
+                    let passed = upstream.local().target.config.enable_trailers;
+                    let trailers = self.chain.exchange().trailers(Side::Request);
+                    upstream.send_trailers(trailers.as_deref().filter(|_| passed));
+                }
+            }
+            Output::Headers { side: Side::Response, end_stream } => self.send_response(end_stream, out),
+            Output::Data { side: Side::Response, data, end_stream } => self.send_data(&data, end_stream, out),
+            Output::Trailers { side: Side::Response } => self.send_trailers(out),
+            Output::Reset => self.cut = true,
+        }
+    }
+
+    /// Envoy's router: finds where the request goes and starts it there.
+    fn send_request(&mut self, end_stream: bool) {
+        let exchange = self.chain.exchange();
+        let Some(route) = exchange.route() else {
+            self.listener.shared.stats.no_route.inc();
+            exchange.info_mut().response_flags |= flags::NO_ROUTE_FOUND;
+            self.chain.local_reply(LocalReply::new(404, "", "route_not_found"));
+            return;
+        };
+        let config = self.listener.shared.route_config(&route);
+        let cluster = route.cluster.as_deref().and_then(|name| self.worker.pool.get(name));
+        let (Some(config), Some(cluster)) = (config, cluster) else {
+            self.chain.local_reply(LocalReply::new(503, "", "cluster_not_found"));
+            return;
+        };
+        let Some(mut headers) = exchange.headers_mut(Side::Request) else { return };
+        rules::route_request(&mut headers, &self.listener.shared.config, config);
+        exchange.info_mut().upstream_attempts = 1;
+        let Some(lease) = cluster.lease() else {
+            drop(headers);
+            cluster.target.stats.cx_none_healthy.inc();
+            exchange.info_mut().response_flags |= flags::NO_HEALTHY_UPSTREAM;
+            self.chain.local_reply(LocalReply::new(503, "no healthy upstream", "no_healthy_upstream"));
+            return;
+        };
+        let endpoint = cluster.target.endpoints.get(lease.endpoint);
+        let known_address = endpoint.and_then(Endpoint::address);
+        if config.host_rewrite == HostRewrite::Auto
+            && let Some(endpoint) = endpoint
+        {
+            headers.set_in_place(b":authority", endpoint.host.as_bytes());
+        }
+        if let Err(why) = rules::check_request(&headers) {
+            drop(headers);
+            let details = format!("filter_removed_required_request_headers{{{}}}", why.replace(' ', "_"));
+            let reply = LocalReply { body: why.into(), details: details.into(), ..LocalReply::new(503, "", "") };
+            self.chain.local_reply(reply);
+            return;
+        }
+        self.upstream = Some(UpstreamExchange::start(lease, &headers, end_stream));
+        drop(headers);
+        let mut info = exchange.info_mut();
+        info.upstream.get_or_insert_default().address = known_address;
+        drop(info);
+        self.note_upstream();
+        if self.request_complete {
+            self.arm_timeout();
+        }
+    }
+
+    fn send_response(&mut self, end_stream: bool, out: &mut BytesMut) {
+        self.close |= !self.request_complete || self.worker.is_draining();
+        let Some(mut headers) = self.chain.exchange().headers_mut(Side::Response) else { return };
+        rules::finish_response(&mut headers, &self.listener.shared.config, self.close);
+        self.response = Some(http1::response_head(out, &headers, end_stream, self.to_head));
+        drop(headers);
+        self.note_response_code();
+        self.response_done = end_stream;
+    }
+
+    fn note_response_code(&self) {
+        let code = self
+            .chain
+            .exchange()
+            .headers(Side::Response)
+            .and_then(|headers| std::str::from_utf8(headers.get(b":status")?).ok()?.parse::<u16>().ok());
+        self.chain.exchange().info_mut().response_code = code;
+        let class = usize::from(code.unwrap_or(0) / 100).wrapping_sub(1);
+        if let Some(counter) = self.listener.shared.stats.rq_by_class.get(class) {
+            counter.inc();
+        }
+    }
+
+    fn send_data(&mut self, data: &Body, end: bool, out: &mut BytesMut) {
+        match self.response {
+            Some(Chunking::Chunked) => {
+                http1::chunk(out, data);
+                if end {
+                    http1::end_of_chunks(out);
+                }
+            }
+            Some(Chunking::Plain) => data.chunks().for_each(|part| out.extend_from_slice(part)),
+            _ => {}
+        }
+        self.response_done |= end;
+    }
+
+    fn send_trailers(&mut self, out: &mut BytesMut) {
+        if self.response == Some(Chunking::Chunked) {
+            match self.chain.exchange().trailers(Side::Response) {
+                Some(trailers) if self.listener.shared.config.enable_trailers => http1::trailers(out, &trailers),
+                _ => http1::end_of_chunks(out),
+            }
+        }
+        self.response_done = true;
+    }
+}

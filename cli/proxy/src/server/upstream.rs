@@ -1,0 +1,289 @@
+//! The upstream half of a stream: getting a connection, sending the request,
+//! reading the response.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use spctl_host::{Body, HeaderKind, HeaderList};
+
+use crate::http1::{self, BodyReader, Chunking, Event, Framing, Response};
+use crate::upstream::{Conn, ConnectError, Lease, Local};
+
+/// Bytes on their way to a peer beyond which no more are taken from the other.
+pub(super) const HIGH_WATERMARK: usize = 256 << 10;
+
+/// What an upstream did.
+pub(super) enum UpstreamEvent {
+    Connected,
+    Response(Response),
+    Data { data: Body, end: bool },
+    Trailers(HeaderList),
+    Failed(Failure),
+}
+
+/// How an upstream failed, in the words of Envoy's answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    Connect(ConnectError),
+    /// It closed, before or within the response.
+    Terminated,
+    /// It spoke no HTTP/1.1.
+    Protocol,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Conn, ConnectError>>>>;
+
+enum State {
+    Connecting(Connecting),
+    Connected(Conn),
+    Closed,
+}
+
+/// One request to one endpoint.
+pub(super) struct UpstreamExchange {
+    local: Rc<Local>,
+    state: State,
+    out: BytesMut,
+    chunking: Chunking,
+    to_head: bool,
+    /// All of the request is in `out`, or gone.
+    request_ended: bool,
+    /// The whole request, while it may be sent once more.
+    replay: Option<BytesMut>,
+    reader: Option<BodyReader>,
+    keep: bool,
+    /// It takes no more of the request.
+    refused: bool,
+    done: bool,
+    pub(super) first_sent: Option<Instant>,
+}
+
+impl UpstreamExchange {
+    /// Starts towards the endpoint of a lease; the head is written at once.
+    pub(super) fn start(lease: Lease, headers: &HeaderList, end_stream: bool) -> Self {
+        let Lease { conn, endpoint, local } = lease;
+        local.target.stats.rq_total.inc();
+        local.target.stats.rq_active.inc();
+        let mut out = BytesMut::new();
+        let chunking = http1::request_head(&mut out, headers, end_stream);
+        let reused = conn.is_some();
+        // A connection may close just as it is used again. A request without a
+        // body that the endpoint cannot have acted on twice is sent anew.
+        let repeatable = matches!(headers.get(b":method"), Some(b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE"));
+        let replay = (reused && end_stream && repeatable).then(|| out.clone());
+        let state = match conn {
+            Some(conn) => State::Connected(conn),
+            None => State::Connecting(connecting(&local, endpoint)),
+        };
+        Self {
+            local,
+            state,
+            out,
+            chunking,
+            to_head: headers.get(b":method") == Some(b"HEAD"),
+            request_ended: end_stream,
+            replay,
+            reader: None,
+            keep: false,
+            refused: false,
+            done: false,
+            first_sent: None,
+        }
+    }
+
+    pub(super) fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    pub(super) fn conn(&self) -> Option<&Conn> {
+        match &self.state {
+            State::Connected(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
+    pub(super) fn send_data(&mut self, data: &Body, end: bool) {
+        self.request_ended |= end;
+        if self.refused {
+            return;
+        }
+        match self.chunking {
+            Chunking::Chunked => {
+                http1::chunk(&mut self.out, data);
+                if end {
+                    http1::end_of_chunks(&mut self.out);
+                }
+            }
+            _ => data.chunks().for_each(|part| self.out.extend_from_slice(part)),
+        }
+    }
+
+    pub(super) fn send_trailers(&mut self, trailers: Option<&HeaderList>) {
+        if self.chunking == Chunking::Chunked {
+            match trailers {
+                Some(trailers) => http1::trailers(&mut self.out, trailers),
+                None => http1::end_of_chunks(&mut self.out),
+            }
+        }
+        self.request_ended = true;
+    }
+
+    pub(super) fn wants_data(&self) -> bool {
+        self.out.len() < HIGH_WATERMARK
+    }
+
+    /// The response has been read to its end.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Connects, writes, reads; `read` is false while nobody can take more.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<UpstreamEvent> {
+        loop {
+            match &mut self.state {
+                State::Connecting(connecting) => match connecting.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(conn)) => {
+                        self.state = State::Connected(conn);
+                        return Poll::Ready(UpstreamEvent::Connected);
+                    }
+                    Poll::Ready(Err(error)) => return self.fail(Failure::Connect(error)),
+                },
+                State::Closed => return Poll::Pending,
+                State::Connected(_) => {
+                    // An upstream that reads no more may have answered already:
+                    // what it said decides.
+                    if self.poll_write(cx).is_err() {
+                        self.out.clear();
+                        self.refused = true;
+                    }
+                    if !read || self.done {
+                        return Poll::Pending;
+                    }
+                    match self.poll_read(cx) {
+                        Ok(Some(event)) => return Poll::Ready(event),
+                        Ok(None) if matches!(self.state, State::Connecting(_)) => {}
+                        Ok(None) => return Poll::Pending,
+                        Err(failure) => return self.fail(failure),
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Poll<UpstreamEvent> {
+        self.state = State::Closed;
+        Poll::Ready(UpstreamEvent::Failed(failure))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+        let State::Connected(conn) = &mut self.state else { return Ok(()) };
+        while !self.out.is_empty() {
+            match conn.poll_write(cx, &self.out) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    self.first_sent.get_or_insert_with(Instant::now);
+                    self.out.advance(n);
+                }
+                Poll::Ready(_) => return Err(()),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match conn.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Err(()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the request once more on a fresh connection, if that is safe.
+    fn retry(&mut self) -> bool {
+        let State::Connected(conn) = &self.state else { return false };
+        let endpoint = conn.endpoint;
+        let Some(replay) = self.replay.take() else { return false };
+        self.out = replay;
+        self.refused = false;
+        self.state = State::Connecting(connecting(&self.local, endpoint));
+        true
+    }
+
+    /// None: wait, or the state has changed.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Option<UpstreamEvent>, Failure> {
+        loop {
+            let State::Connected(conn) = &mut self.state else { return Ok(None) };
+            let at_end = self.reader.as_ref().is_some_and(BodyReader::is_at_end);
+            if (at_end || !conn.buffer.is_empty())
+                && let Some(event) = self.parse()?
+            {
+                return Ok(Some(event));
+            }
+            let State::Connected(conn) = &mut self.state else { return Ok(None) };
+            match conn.poll_fill(cx) {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(Ok(n)) if n > 0 => self.replay = None,
+                Poll::Ready(_) => {
+                    if self.reader.is_none() && self.retry() {
+                        return Ok(None);
+                    }
+                    return self.at_eof().map(Some);
+                }
+            }
+        }
+    }
+
+    fn at_eof(&mut self) -> Result<UpstreamEvent, Failure> {
+        self.keep = false;
+        let ended = self.reader.as_mut().is_some_and(|reader| reader.on_eof().is_ok());
+        if !ended {
+            return Err(Failure::Terminated);
+        }
+        self.done = true;
+        Ok(UpstreamEvent::Data { data: Body::new(), end: true })
+    }
+
+    fn parse(&mut self) -> Result<Option<UpstreamEvent>, Failure> {
+        let State::Connected(conn) = &mut self.state else { return Ok(None) };
+        let Some(reader) = &mut self.reader else {
+            let headers = HeaderList::new(HeaderKind::Response);
+            let response = http1::parse_response(&mut conn.buffer, headers, self.to_head);
+            let Some(response) = response.map_err(|_| Failure::Protocol)? else { return Ok(None) };
+            if matches!(response.code, 100 | 102..=199) {
+                // Interim answers end here, as Envoy's do by default.
+                return self.parse();
+            }
+            self.keep = !response.close;
+            self.reader = Some(BodyReader::new(response.framing, HeaderKind::ResponseTrailers));
+            self.done = response.framing == Framing::None;
+            return Ok(Some(UpstreamEvent::Response(response)));
+        };
+        let event = reader.read(&mut conn.buffer).map_err(|_| Failure::Protocol)?;
+        self.done = reader.is_done();
+        Ok(match event {
+            Event::Pending => None,
+            Event::Data { data, end } => Some(UpstreamEvent::Data { data, end }),
+            Event::Trailers(trailers) => Some(UpstreamEvent::Trailers(trailers)),
+        })
+    }
+}
+
+fn connecting(local: &Rc<Local>, endpoint: usize) -> Connecting {
+    let target = local.target.clone();
+    Box::pin(async move { Conn::open(&target, endpoint).await })
+}
+
+impl Drop for UpstreamExchange {
+    /// Keeps the connection when both messages are through.
+    fn drop(&mut self) {
+        self.local.target.stats.rq_active.dec();
+        if self.done && self.keep && !self.refused && self.request_ended && self.out.is_empty() {
+            let state = std::mem::replace(&mut self.state, State::Closed);
+            if let State::Connected(conn) = state
+                && conn.buffer.is_empty()
+            {
+                self.local.put_back(conn);
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The local backend: what the capture filter exports to when no other
+//! backend is named. It takes OTLP over HTTP, keeps exchanges in SQLite within
+//! bounds, and answers questions about them. It knows nothing of harnesses.
+
+mod decode;
+mod server;
+mod store;
+
+pub use decode::{exchange, timings};
+pub use server::Backend;
+pub use store::{Bounds, Counts, Filter, Page, Store, StoredSpan};

@@ -1,0 +1,59 @@
+//! One file a verb: its flags and what the user reads. Commands never import
+//! each other; what two of them need lives a layer below.
+
+pub mod build;
+pub mod captures;
+pub mod completions;
+pub mod down;
+pub mod hidden;
+pub mod logs;
+pub mod quickstart;
+pub mod reload;
+pub mod run;
+pub mod status;
+
+use std::future::Future;
+
+use crate::args::{Cli, Command};
+use crate::error::{Error, Result};
+use crate::state::Home;
+use crate::ui::Output;
+
+/// What every command receives.
+pub struct Context<'a> {
+    pub output: &'a Output,
+    pub home: Home,
+}
+
+pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
+    // Neither needs a state directory.
+    match cli.command {
+        Command::Completions(args) => return completions::run(&args, output),
+        Command::Build(args) => return build::run(&args, output),
+        _ => {}
+    }
+    let context = Context { output, home: Home::locate()? };
+    match cli.command {
+        Command::Quickstart(args) => block_on(quickstart::run(args, &context)),
+        Command::Run(args) => block_on(run::run(args, &context)),
+        Command::Reload(args) => block_on(reload::run(args, &context)),
+        Command::Status(args) => block_on(status::run(args, &context)),
+        Command::Logs(args) => block_on(logs::run(args, &context)),
+        Command::Captures(args) => block_on(captures::run(args, &context)),
+        Command::Down(args) => block_on(down::run(args, &context)),
+        Command::Instance(args) => hidden::run(&args, &context),
+        Command::Completions(_) | Command::Build(_) => Ok(()),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::io("cannot start the runtime"))?;
+    let result = runtime.block_on(work);
+    // A blocked reader (a FIFO, a stuck file system) must not hold the exit up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}

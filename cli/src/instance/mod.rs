@@ -1,0 +1,20 @@
+//! One running harness with its backend and, in quickstart, its demo
+//! application: what it is made of, the process that holds it, and the socket
+//! through which commands ask it.
+
+mod client;
+mod control;
+mod detach;
+mod hold;
+mod plan;
+mod running;
+mod spec;
+mod status;
+
+pub use client::{Client, Lines};
+pub use detach::{answer_parent, start_detached};
+pub use hold::hold;
+pub use plan::CAPTURE;
+pub use running::Instance;
+pub use spec::{BackendSpec, PluginSource, PluginSpec, Spec, Target, Upstream, default_workers};
+pub use status::{Counters, InstanceStatus, PluginStatus, ReloadRequest, Reloaded, Started};

@@ -1,0 +1,119 @@
+//! What an instance says of itself: the JSON contract of `status`, `reload`
+//! and `quickstart`, and the messages of the control socket.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::PluginSource;
+use crate::harness::{Proof, ProxyStatus, Stats};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    pub name: String,
+    pub harness: String,
+    /// `running`, or `degraded` when a proxy ended or a plugin failed.
+    pub state: String,
+    pub pid: u32,
+    pub proxy_url: Option<String>,
+    pub outbound_url: Option<String>,
+    pub admin_url: Option<String>,
+    pub backend_url: Option<String>,
+    pub plugins: Vec<PluginStatus>,
+    pub proxies: Vec<ProxyStatus>,
+    pub counters: Counters,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PluginStatus {
+    pub name: String,
+    /// None: the one carried in the binary.
+    pub path: Option<PathBuf>,
+    pub plugin_digest: String,
+    pub source: PluginSource,
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Requests that the listeners took.
+    pub requests: u64,
+    pub captured: u64,
+    pub exported: u64,
+    pub queued: u64,
+    /// By reason.
+    pub dropped: BTreeMap<String, u64>,
+    pub truncated: u64,
+    pub skipped: u64,
+    /// Distinct exchanges that the local backend took.
+    pub stored: u64,
+    /// Of these, how many its bounds pushed out again.
+    pub evicted: u64,
+}
+
+impl Counters {
+    /// From Envoy's statistics; the store's numbers are added by the instance.
+    pub fn from_stats(stats: &Stats) -> Self {
+        let of = |name: &str| stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or(0);
+        let listeners = ["http.inbound.downstream_rq_total", "http.outbound.downstream_rq_total"];
+        let dropped_prefix = format!("wasmcustom.{}", spctl_plugin::metrics::DROPPED_PREFIX);
+        Self {
+            requests: listeners.iter().filter_map(|name| stats.get(*name)).sum(),
+            captured: of(spctl_plugin::metrics::CAPTURED),
+            exported: of(spctl_plugin::metrics::EXPORTED),
+            queued: of(spctl_plugin::metrics::QUEUED),
+            dropped: stats
+                .iter()
+                .filter(|(_, count)| **count > 0)
+                .filter_map(|(name, count)| Some((name.strip_prefix(&dropped_prefix)?.to_owned(), *count)))
+                .collect(),
+            truncated: of(spctl_plugin::metrics::TRUNCATED),
+            skipped: of(spctl_plugin::metrics::SKIPPED),
+            stored: 0,
+            evicted: 0,
+        }
+    }
+
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Every captured exchange has reached its end: nothing is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.queued == 0 && self.captured == self.exported + self.dropped_total()
+    }
+}
+
+/// What the background process tells the one that started it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Started {
+    pub status: InstanceStatus,
+    pub warnings: Vec<String>,
+}
+
+/// A plugin to put in place of the one of that name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReloadRequest {
+    pub plugin: String,
+    /// None: as it was.
+    pub source: Option<PluginSource>,
+    pub config: Option<PathBuf>,
+    /// Make a new VM even if nothing changed.
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub plugin: String,
+    /// Plugin digests.
+    pub old: String,
+    pub new: String,
+    pub image_digest: Option<String>,
+    pub changed: bool,
+    pub took_ms: u64,
+    pub rolled_back: bool,
+    pub proxies: Vec<Proof>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,154 @@
+//! What the tests share: spctl in a home of its own, the real Envoy, load.
+
+pub mod load;
+pub mod sink;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// spctl with a private home; what runs in it is taken down at the end.
+pub struct Spctl {
+    pub home: tempfile::TempDir,
+}
+
+/// How a command ended.
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Spctl {
+    pub fn new() -> Self {
+        Self { home: tempfile::Builder::new().prefix("spctl-test-").tempdir().unwrap() }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spctl"));
+        command
+            .args(args)
+            .current_dir(self.home.path())
+            .env("SPCTL_HOME", self.home.path().join("state"))
+            .env("NO_COLOR", "1")
+            // Tests run side by side: no well-known port.
+            .env("SPCTL_LISTEN", "127.0.0.1:0");
+        for name in ["SPCTL_ENVOY", "SPCTL_NAME", "SPCTL_HARNESS", "SPCTL_OUTPUT", "SPCTL_UPSTREAM", "SPCTL_BACKEND"] {
+            command.env_remove(name);
+        }
+        if let Ok(envoy) = std::env::var("SPCTL_TEST_ENVOY")
+            && !envoy.is_empty()
+        {
+            command.env("SPCTL_ENVOY", envoy);
+        }
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ended {
+        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
+        Ended {
+            code: status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// The `data` of a command that must succeed.
+    #[track_caller]
+    pub fn data(&self, args: &[&str]) -> Value {
+        let ended = self.run(&[args, &["--output", "json", "--quiet"]].concat());
+        assert_eq!(ended.code, 0, "{args:?}\n{}{}", ended.stdout, ended.stderr);
+        let envelope: Value =
+            serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}\n{}", ended.stdout));
+        assert_eq!(envelope["schema"], "spctl/v1");
+        envelope["data"].clone()
+    }
+
+    /// The `error` of a command that must fail.
+    #[track_caller]
+    pub fn error(&self, args: &[&str]) -> Value {
+        let ended = self.run(&[args, &["--output", "json", "--quiet"]].concat());
+        let envelope: Value = serde_json::from_str(&ended.stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e}\n{}{}", ended.stdout, ended.stderr));
+        let error = envelope["error"].clone();
+        assert_eq!(error["exit"], ended.code, "{error}");
+        assert_ne!(ended.code, 0, "{}", ended.stdout);
+        error
+    }
+
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub fn instance_dir(&self, name: &str) -> PathBuf {
+        self.home.path().join("state/instances").join(name)
+    }
+
+    /// The one instance's status.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.data(&["status"])["instances"][0].clone()
+    }
+
+    /// Waits until `done` says so of the status; panics with the last one.
+    #[track_caller]
+    pub fn wait_status(&self, what: &str, mut done: impl FnMut(&Value) -> bool) -> Value {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(std::time::Instant::now() < deadline, "{what}: {status:#}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Spctl {
+    fn drop(&mut self) {
+        let _ = self.command(&["down", "--all", "--quiet"]).output();
+    }
+}
+
+/// The real Envoy. Missing, it fails in CI; elsewhere the caller says that it
+/// skips.
+pub fn envoy() -> Option<PathBuf> {
+    let path = std::env::var_os("SPCTL_TEST_ENVOY").filter(|p| !p.is_empty()).map(PathBuf::from);
+    assert!(path.is_some() || std::env::var_os("CI").is_none(), "CI needs a real Envoy: run .ci/test");
+    if path.is_none() {
+        eprintln!("SKIPPED: no real Envoy (SPCTL_TEST_ENVOY is not set; .ci/test sets it)");
+    }
+    path
+}
+
+/// The harnesses to test on here; `SPCTL_TEST_HARNESS` names a single one
+/// while one works on it.
+pub fn harnesses() -> Vec<&'static str> {
+    match std::env::var("SPCTL_TEST_HARNESS").as_deref() {
+        Ok("embedded") => return vec!["embedded"],
+        Ok("envoy") => return vec!["envoy"],
+        _ => {}
+    }
+    if envoy().is_some() { vec!["embedded", "envoy"] } else { vec!["embedded"] }
+}
+
+pub fn address(url: &Value) -> std::net::SocketAddr {
+    url.as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+}
+
+pub fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").canonicalize().unwrap()
+}
+
+/// Sum of the drop counters.
+pub fn dropped(counters: &Value) -> u64 {
+    counters["dropped"].as_object().map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum())
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

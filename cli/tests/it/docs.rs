@@ -1,0 +1,70 @@
+//! The README's generated parts: from the code, held by a test.
+//! `SPCTL_BLESS=1` rewrites them.
+
+use std::path::{Path, PathBuf};
+
+fn readme() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")
+}
+
+/// Text between `<!-- name -->` and `<!-- /name -->` (the latter is written
+/// with the first blessing).
+fn hold(name: &str, wanted: &str) {
+    let path = readme();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
+    let (before, rest) = text.split_once(&open).unwrap_or_else(|| panic!("README has no {open}"));
+    let (found, after) = rest.split_once(&close).unwrap_or(("", rest));
+    let wanted = format!("\n{wanted}\n");
+    if found == wanted {
+        return;
+    }
+    assert!(std::env::var_os("SPCTL_BLESS").is_some(), "README's `{name}` part is stale: SPCTL_BLESS=1 rewrites it");
+    std::fs::write(&path, format!("{before}{open}{wanted}{close}{after}")).unwrap();
+}
+
+/// One test, because blessing rewrites one file.
+#[test]
+fn the_readme_says_what_the_code_does() {
+    let mut config = String::from("| key | type | default | meaning |\n|---|---|---|---|\n");
+    let cell = |text: &str| text.replace('|', "\\|");
+    for key in spctl_plugin::config::KEYS {
+        config.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            key.path,
+            cell(key.kind),
+            cell(key.default),
+            cell(key.meaning)
+        ));
+    }
+    hold("config", &config);
+
+    let mut codes = String::from("| code | meaning |\n|---|---|\n");
+    for (code, meaning) in spctl::error::exit::TABLE {
+        codes.push_str(&format!("| {code} | {meaning} |\n"));
+    }
+    hold("exit", &codes);
+
+    // That all others are equal is what the scenario test fails on.
+    let scenarios = crate::scenarios::format::load(&crate::common::testdata().join("scenarios"));
+    let documented: Vec<_> = scenarios.iter().filter_map(|(_, s)| Some((&s.name, s.differs.as_ref()?))).collect();
+    let equal = scenarios.len() - documented.len();
+    let mut parity = format!(
+        "| scenarios | equal on embedded and Envoy 1.40 | documented differences |\n|---|---|---|\n| {} | {equal} | {} |\n",
+        scenarios.len(),
+        documented.len()
+    );
+    for (name, why) in documented {
+        parity.push_str(&format!("\nDiffers: *{name}*. {why}.\n"));
+    }
+    parity.push_str(&format!("\nNormalised before comparing: {}.\n", crate::scenarios::observe::NORMALISED.join("; ")));
+    hold("parity", &parity);
+}
+
+#[test]
+fn the_readme_names_every_command() {
+    let text = std::fs::read_to_string(readme()).unwrap();
+    for verb in crate::cli::VERBS {
+        assert!(text.contains(&format!("| `spctl {verb}")), "{verb}");
+    }
+}

@@ -1,0 +1,21 @@
+//! spctl tested as its users run it: the binary, real harnesses, real traffic.
+//! One test binary, so that the host is linked once.
+#![allow(unreachable_pub, reason = "a test binary has no interface")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    reason = "helpers of tests are tests"
+)]
+
+mod architecture;
+mod backend;
+mod bad_input;
+mod cli;
+mod common;
+mod docs;
+mod quickstart;
+mod reload;
+mod scenarios;
+mod soak;

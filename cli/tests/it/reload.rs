@@ -1,0 +1,125 @@
+//! Reloads under load: no request fails, nothing captured is lost, and what
+//! does not load changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::common::sink::upstream;
+use crate::common::{Spctl, address, dropped, harnesses, load, runtime};
+
+const RELOADS: usize = 30;
+
+/// The capture filter and a second build of it: a custom section makes other bytes.
+fn two_builds(spctl: &Spctl) -> [PathBuf; 2] {
+    let first = spctl::bundle::capture().bytes.to_vec();
+    let mut second = first.clone();
+    second.extend_from_slice(&[0, 5, 4, b't', b'w', b'o', b'!']);
+    [spctl.file("first.wasm", first), spctl.file("second.wasm", second)]
+}
+
+fn background_load(proxy: std::net::SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<load::Served> {
+    std::thread::spawn(move || runtime().block_on(load::run(proxy, 0, u64::MAX, 8, stop)))
+}
+
+fn background_upstream() -> std::net::SocketAddr {
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            tx.send(upstream().await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    rx.recv().unwrap()
+}
+
+#[test]
+fn thirty_reloads_under_load_lose_neither_requests_nor_exchanges() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let up = background_upstream();
+        let data = spctl.data(&["run", "--detach", "--harness", harness, "--upstream", &format!("http://{up}")]);
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let builds = two_builds(&spctl);
+        let stop = Arc::new(AtomicBool::new(false));
+        let load = background_load(proxy, stop.clone());
+        for n in 1..=RELOADS {
+            let reloaded = spctl.data(&["reload", "--plugin", &format!("capture={}", builds[n % 2].display())]);
+            assert_eq!(reloaded["changed"], true, "{harness}: reload {n}: {reloaded}");
+            assert_eq!(reloaded["proxies"][0]["plugin_digest"], reloaded["new"], "{harness}: {reloaded}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        let served = load.join().unwrap();
+        assert_eq!(served.failed, 0, "{harness}: {served:?}");
+        assert!(served.ok > 500, "{harness}: too little load to show anything: {served:?}");
+        let stopped = spctl.data(&["down"]);
+        let counters = &stopped["instances"][0]["counters"];
+        let stored = counters["stored"].as_u64().unwrap();
+        assert_eq!(stored + dropped(counters), served.ok, "{harness}: {counters}");
+        assert_eq!(dropped(counters), 0, "{harness}: {counters}");
+    }
+}
+
+#[test]
+fn what_does_not_configure_changes_nothing_and_says_why() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        spctl.data(&["run", "--detach", "--harness", harness]);
+        let before = spctl.status()["plugins"][0]["plugin_digest"].clone();
+        let refusing = spctl.file("refusing.wasm", wat::parse_str(REFUSING).unwrap());
+        let error = spctl.error(&["reload", "--plugin", &format!("capture={}", refusing.display())]);
+        assert_eq!(
+            (error["code"].as_str(), error["exit"].as_u64()),
+            (Some("plugin_refused"), Some(11)),
+            "{harness}: {error}"
+        );
+        let quoted = error["causes"].to_string();
+        assert!(quoted.contains("I refuse"), "{harness}: its own log is not quoted: {quoted}");
+        let status = spctl.status();
+        assert_eq!(status["proxies"][0]["plugins"][0]["plugin_digest"], before, "{harness}");
+        let proxy = address(&status["proxy_url"]);
+        let served = runtime().block_on(load::run(proxy, 0, 1, 1, Arc::default()));
+        assert_eq!(served.failed, 1, "the built-in upstream has no /load: a 404, and not a 500 of the proxy");
+        spctl.wait_status("the old filter serves on", |s| s["counters"]["captured"] == 1);
+    }
+}
+
+#[test]
+fn unchanged_bytes_and_configuration_do_nothing() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        spctl.data(&["run", "--detach", "--harness", harness]);
+        assert_eq!(spctl.data(&["reload"])["changed"], false, "{harness}");
+        assert_eq!(spctl.data(&["reload", "--force"])["changed"], true, "{harness}");
+    }
+}
+
+#[test]
+fn a_new_configuration_takes_effect() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let data = spctl.data(&["run", "--detach", "--harness", harness]);
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let config =
+            spctl.file("none.json", r#"{"collectionRules": {"http": {"server": [{"path": "^/only-this$"}]}}}"#);
+        let reloaded = spctl.data(&["reload", "--config", config.to_str().unwrap()]);
+        assert_eq!((&reloaded["changed"], &reloaded["old"]), (&Value::from(true), &reloaded["new"]), "{harness}");
+        runtime().block_on(load::run(proxy, 0, 20, 2, Arc::default()));
+        let status = spctl.wait_status("they are counted", |s| s["counters"]["skipped"] == 20);
+        assert_eq!(status["counters"]["captured"], 0, "{harness}");
+    }
+}
+
+/// Logs, then refuses its configuration.
+const REFUSING: &str = r#"(module
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "I refuse")
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) i32.const 1024)
+  (func (export "proxy_on_context_create") (param i32 i32))
+  (func (export "proxy_on_configure") (param i32 i32) (result i32)
+    (drop (call $log (i32.const 4) (i32.const 16) (i32.const 8)))
+    i32.const 0))"#;

@@ -1,0 +1,154 @@
+//! Many requests through the capture filter, with a good backend and with bad
+//! ones: nothing is lost silently, no request suffers, memory stays flat.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::load::{self, Served};
+use crate::common::sink::{Backend, Mood, upstream};
+use crate::common::{Spctl, address, dropped, harnesses, runtime};
+
+const REQUESTS: u64 = 100_000;
+const WARM_UP: u64 = 20_000;
+const CONCURRENCY: usize = 32;
+/// What memory may grow by after the warm-up.
+const GROWTH_KIB: u64 = 5 * 1024;
+
+fn drive(address: std::net::SocketAddr, first: u64, count: u64) -> Served {
+    runtime().block_on(load::run(address, first, count, CONCURRENCY, Arc::new(AtomicBool::new(false))))
+}
+
+/// Threads of this process that serve while the load runs elsewhere.
+fn in_background<T: Send + 'static>(start: impl std::future::Future<Output = T> + Send + 'static) -> T {
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            tx.send(start.await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    rx.recv().unwrap()
+}
+
+fn settled(status: &Value, captured: u64) -> bool {
+    let counters = &status["counters"];
+    counters["captured"] == captured
+        && counters["queued"] == 0
+        && counters["exported"].as_u64().unwrap() + dropped(counters) == captured
+}
+
+/// Resident memory of the process that runs the filter, in KiB.
+fn resident(spctl: &Spctl, harness: &str) -> u64 {
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(spctl.instance_dir("default").join("record.json")).unwrap()).unwrap();
+    let pid = if harness == "envoy" { &record["children"][0]["pid"] } else { &record["pid"] };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let up = in_background(upstream());
+        let data = spctl.data(&[
+            "run",
+            "--detach",
+            "--harness",
+            harness,
+            "--upstream",
+            &format!("http://{up}"),
+            "--workers",
+            "1",
+        ]);
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        assert_eq!(drive(proxy, 0, WARM_UP), Served { ok: WARM_UP, failed: 0 }, "{harness}");
+        spctl.wait_status("the warm-up arrives", |s| settled(s, WARM_UP));
+        let before = resident(&spctl, harness);
+        let rest = REQUESTS - WARM_UP;
+        assert_eq!(drive(proxy, WARM_UP, rest), Served { ok: rest, failed: 0 }, "{harness}");
+        let status = spctl.wait_status("everything arrives", |s| settled(s, REQUESTS));
+        let after = resident(&spctl, harness);
+        assert_eq!(status["counters"]["stored"], REQUESTS, "{harness}: {}", status["counters"]);
+        assert_eq!(status["counters"]["requests"], REQUESTS, "{harness}: {}", status["counters"]);
+        assert!(after < before + GROWTH_KIB, "{harness}: memory grew from {before} to {after} KiB");
+        // Distinct by path too, not only by id.
+        let page = spctl.data(&["captures", "list", "--url", "/load/99999"]);
+        assert_eq!(page["exchanges"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_failing_backend_costs_no_request_and_nothing_is_lost_silently() {
+    for harness in harnesses() {
+        let backend = in_background(Backend::start());
+        let up = in_background(upstream());
+        let spctl = Spctl::new();
+        // Small enough that the queue overflows while the backend is away.
+        let config = spctl.file("capture.json", r#"{"limits": {"queue_bytes": 400000}}"#);
+        let data = spctl.data(&[
+            "run",
+            "--detach",
+            "--harness",
+            harness,
+            "--workers",
+            "1",
+            "--upstream",
+            &format!("http://{up}"),
+            "--backend",
+            &format!("http://{}", backend.address),
+            "--config",
+            config.to_str().unwrap(),
+        ]);
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let mut sent = 0;
+        for mood in [Mood::Good, Mood::Busy, Mood::Nonsense, Mood::Slow, Mood::Good] {
+            backend.set(mood);
+            assert_eq!(drive(proxy, sent, 2000), Served { ok: 2000, failed: 0 }, "{harness}");
+            sent += 2000;
+            if mood == Mood::Slow {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+        let status = spctl.wait_status("the backend is back", |s| settled(s, sent));
+        let counters = &status["counters"];
+        assert!(dropped(counters) > 0, "{harness}: the queue was meant to overflow: {counters}");
+        // Late answers of the slow time may count a span as failed that did arrive.
+        assert!(
+            backend.distinct_spans() + dropped(counters) >= sent,
+            "{harness}: {} stored, {counters}",
+            backend.distinct_spans()
+        );
+        assert_eq!(counters["exported"].as_u64().unwrap() + dropped(counters), sent, "{harness}: {counters}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_not_there_costs_no_request() {
+    for harness in harnesses() {
+        let up = in_background(upstream());
+        let spctl = Spctl::new();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let data = spctl.data(&[
+            "run",
+            "--detach",
+            "--harness",
+            harness,
+            "--workers",
+            "1",
+            "--upstream",
+            &format!("http://{up}"),
+            "--backend",
+            &format!("http://{nobody}"),
+        ]);
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        assert_eq!(drive(proxy, 0, 3000), Served { ok: 3000, failed: 0 }, "{harness}");
+        let status = spctl.wait_status("all are counted", |s| s["counters"]["captured"] == 3000);
+        let counters = &status["counters"];
+        assert_eq!(counters["queued"].as_u64().unwrap() + dropped(counters), 3000, "{harness}: {counters}");
+    }
+}
