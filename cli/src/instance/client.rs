@@ -1,7 +1,7 @@
 //! Asks a running instance over its control socket.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -14,11 +14,13 @@ use crate::adapters::http::{collect, over_socket};
 use crate::error::{Error, Report, Result};
 use crate::state::{Found, Home, InstanceDir};
 
+/// How long a process that was killed may hold its lock while it goes.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
 /// A connection to one instance, opened anew for each question.
 #[derive(Debug, Clone)]
 pub struct Client {
-    name: String,
-    socket: PathBuf,
+    dir: InstanceDir,
 }
 
 /// The lines of a stream, as they come.
@@ -33,7 +35,7 @@ impl Client {
     pub fn find(home: &Home, name: &str) -> Result<Self> {
         let dir = home.instance(name);
         match dir.find()? {
-            Found::Alive(record) => Ok(Self { name: name.to_owned(), socket: record.socket }),
+            Found::Alive(_) => Ok(Self { dir }),
             Found::Nothing => Err(Error::NotRunning { name: name.to_owned() }),
             Found::Starting => Err(Error::Instance { reason: format!("`{name}` is still starting") }),
             Found::Dead => {
@@ -43,12 +45,8 @@ impl Client {
         }
     }
 
-    pub fn of(dir: &InstanceDir) -> Self {
-        Self { name: dir.name().to_owned(), socket: dir.socket() }
-    }
-
     pub fn name(&self) -> &str {
-        &self.name
+        self.dir.name()
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -74,15 +72,21 @@ impl Client {
     pub async fn lines(&self, path: &str) -> Result<Lines> {
         let response = self.send(Method::GET, path, Bytes::new()).await?;
         if !response.status().is_success() {
-            return Err(self.refused(&collect(response).await.map_err(|e| self.lost(e))?.body));
+            return match collect(response).await {
+                Ok(answer) => Err(self.refused(&answer.body)),
+                Err(error) => Err(self.lost(error).await),
+            };
         }
         Ok(Lines { body: response.into_body(), partial: Vec::new(), ready: VecDeque::new() })
     }
 
     async fn text(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let response = self.send(method, path, body).await?;
-        let answer = collect(response).await.map_err(|e| self.lost(e))?;
-        if answer.status.is_success() { Ok(answer.body) } else { Err(self.refused(&answer.body)) }
+        match collect(response).await {
+            Ok(answer) if answer.status.is_success() => Ok(answer.body),
+            Ok(answer) => Err(self.refused(&answer.body)),
+            Err(error) => Err(self.lost(error).await),
+        }
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<hyper::Response<Incoming>> {
@@ -93,11 +97,25 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|e| Error::Protocol(e.to_string()))?;
-        over_socket(&self.socket, request).await.map_err(|e| self.lost(e))
+        match over_socket(&self.dir.socket(), request).await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.lost(error).await),
+        }
     }
 
-    fn lost(&self, error: std::io::Error) -> Error {
-        Error::Instance { reason: format!("`{}` does not answer: {error}", self.name) }
+    /// Why it does not answer: it may be dying, and hold its lock a moment longer.
+    async fn lost(&self, error: std::io::Error) -> Error {
+        let deadline = Instant::now() + LAST_BREATH;
+        while Instant::now() < deadline {
+            let name = || self.name().to_owned();
+            match self.dir.find() {
+                Ok(Found::Dead) => return self.dir.clean_up_dead().err().unwrap_or_else(|| Error::Died { name: name() }),
+                Ok(Found::Nothing) => return Error::NotRunning { name: name() },
+                Ok(Found::Alive(_) | Found::Starting) | Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Error::Instance { reason: format!("`{}` does not answer: {error}", self.name()) }
     }
 
     fn refused(&self, body: &[u8]) -> Error {
