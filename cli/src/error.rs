@@ -96,6 +96,8 @@ pub enum PluginProblem {
     Refused,
     Deadline,
     Memory,
+    /// By the proxy that was to serve it.
+    Rejected,
 }
 
 /// An error as it crosses a process boundary or is rendered.
@@ -156,6 +158,7 @@ impl PluginProblem {
             Self::Refused => "plugin_refused",
             Self::Deadline => "plugin_endless",
             Self::Memory => "plugin_memory",
+            Self::Rejected => "plugin_rejected",
         }
     }
 
@@ -177,6 +180,7 @@ impl PluginProblem {
                 "the plugin loops: an Envoy worker would hang for good; look for an unbounded loop in its start or configure callback"
             }
             Self::Memory => "the plugin wants more memory than allowed; raise `--memory-limit` if that is meant",
+            Self::Rejected => "the proxy's own lines above say why",
         }
     }
 }

@@ -34,15 +34,17 @@ pub struct Record {
     pub harness: String,
     pub socket: PathBuf,
     pub version: String,
-    /// Child processes to end if the instance dies: pid and the path that its command line must hold.
+    /// What has to be ended if the instance dies.
     #[serde(default)]
     pub children: Vec<Child>,
 }
 
+/// What an instance started beside itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Child {
-    pub pid: u32,
-    pub marker: String,
+#[serde(untagged)]
+pub enum Child {
+    /// A process, and what its command line must hold: pids are used again.
+    Process { pid: u32, marker: String },
 }
 
 /// What was found under a name.
@@ -213,14 +215,14 @@ impl InstanceDir {
 }
 
 impl Child {
-    /// Ends the process if it still is the one that was recorded: pids are
-    /// reused, so its command line must hold the marker.
+    /// Ends it if it still is the one that was recorded.
     fn end(&self) {
-        let Ok(cmdline) = fs::read(format!("/proc/{}/cmdline", self.pid)) else { return };
-        if !String::from_utf8_lossy(&cmdline).contains(&self.marker) {
+        let Self::Process { pid, marker } = self;
+        let Ok(cmdline) = fs::read(format!("/proc/{pid}/cmdline")) else { return };
+        if !String::from_utf8_lossy(&cmdline).contains(marker) {
             return;
         }
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw) {
             // It may have ended meanwhile.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

@@ -116,6 +116,8 @@ pub struct Export {
     pub timeout_ms: u64,
     pub concurrency: usize,
     pub drain_ms: u64,
+    /// Numbers the loads of the filter, upwards; 0: unknown.
+    pub load: u64,
     pub retry: Retry,
 }
 

@@ -7,8 +7,8 @@ use crate::config::WireKind;
 use crate::export::Batch;
 use crate::host::Host;
 
-/// Roots of one load are configured within this time of each other, one for
-/// each thread; a later one belongs to the next load.
+/// Where loads are not numbered: the roots of one load, one for each thread,
+/// are configured within this time of each other.
 const ONE_LOAD_NS: u64 = 300_000_000;
 /// First byte of what is given: its form.
 const FORM: u8 = 1;
@@ -18,25 +18,55 @@ const FORM: u8 = 1;
 pub struct Handoff {
     queue: Option<u32>,
     key: String,
-    born_ns: u64,
+    birth: Birth,
+}
+
+/// When a root came: by the number of its load and by the clock.
+#[derive(Debug, Clone, Copy, Default)]
+struct Birth {
+    load: u64,
+    time_ns: u64,
+}
+
+impl Birth {
+    fn read(bytes: Option<&[u8]>) -> Birth {
+        let Some((load, rest)) = bytes.and_then(<[u8]>::split_first_chunk) else { return Birth::default() };
+        let time = rest.first_chunk().copied().unwrap_or_default();
+        Birth { load: u64::from_le_bytes(*load), time_ns: u64::from_le_bytes(time) }
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        [self.load.to_le_bytes(), self.time_ns.to_le_bytes()].concat()
+    }
+
+    fn youngest(self, other: Birth) -> Birth {
+        Birth { load: self.load.max(other.load), time_ns: self.time_ns.max(other.time_ns) }
+    }
+
+    fn is_of_later_load(self, other: Birth) -> bool {
+        match (self.load, other.load) {
+            (0, _) | (_, 0) => self.time_ns > other.time_ns.saturating_add(ONE_LOAD_NS),
+            (ours, theirs) => ours > theirs,
+        }
+    }
 }
 
 impl Handoff {
     /// Announces this root: it may inherit from now on.
-    pub fn join(host: &impl Host) -> Handoff {
+    pub fn join(host: &impl Host, load: u64) -> Handoff {
         let name = |path: &str| host.property(&[path]).unwrap_or_default();
         let (plugin, root) = (name("plugin_name"), name("plugin_root_id"));
         let key = format!("spctl.{}.{}", String::from_utf8_lossy(&plugin), String::from_utf8_lossy(&root));
-        let born_ns = host.wall_ns();
-        host.set_shared_data(&key, &born_ns.to_le_bytes());
-        Handoff { queue: host.register_queue(&key), key, born_ns }
+        let birth = Birth { load, time_ns: host.wall_ns() };
+        // A root of an earlier load may come late: the record only grows.
+        host.change_shared_data(&key, &|before| Birth::read(before).youngest(birth).bytes());
+        Handoff { queue: host.register_queue(&key), key, birth }
     }
 
     /// Whether a later load of the plugin has a root to inherit.
     pub fn has_successor(&self, host: &impl Host) -> bool {
-        let youngest = host.shared_data(&self.key);
-        let youngest = youngest.as_deref().and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_le_bytes);
-        self.queue.is_some() && youngest > self.born_ns.saturating_add(ONE_LOAD_NS)
+        let youngest = Birth::read(host.shared_data(&self.key).as_deref());
+        self.queue.is_some() && youngest.is_of_later_load(self.birth)
     }
 
     /// Gives one upload away; `false`: it could not be.

@@ -102,7 +102,8 @@ pub trait Host {
     fn dequeue(&self, queue: u32) -> Option<Vec<u8>>;
     /// Data that all threads and loads see.
     fn shared_data(&self, key: &str) -> Option<Vec<u8>>;
-    fn set_shared_data(&self, key: &str, value: &[u8]);
+    /// Replaces data by what `change` makes of it; again if another thread was faster.
+    fn change_shared_data(&self, key: &str, change: &dyn Fn(Option<&[u8]>) -> Vec<u8>);
     /// Tells the proxy that a root whose `on_done` returned `false` may go.
     fn done(&self);
 }

@@ -109,7 +109,7 @@ impl<H: Host> Active<H> {
             shared.log(Level::Info, events::GATEWAY_SKIPPED, format_args!("key=skip_gateways"));
         }
         shared.flush();
-        let handoff = Handoff::join(&shared.host);
+        let handoff = Handoff::join(&shared.host, shared.config.export.load);
         Active { shared: Rc::new(shared), auth, failures: 0, handoff, deadline_ns: None }
     }
 

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use spctl_plugin::attributes as own;
 
-use super::StoredSpan;
+use super::store::{Ids, StoredSpan};
 use crate::error::{Error, Result};
 use crate::exchange::{Body, Exchange, Message, Summary};
 use crate::state::hex;
@@ -28,6 +28,7 @@ pub(super) fn stored_spans(request: ExportTraceServiceRequest) -> std::result::R
                     return Err("a span's ids do not have 16 and 8 bytes".to_owned());
                 }
                 let start_ns = span.start_time_unix_nano;
+                let ids = Ids { trace: span.trace_id.clone(), span: span.span_id.clone() };
                 let scope_spans = vec![ScopeSpans {
                     scope: scope.scope.clone(),
                     spans: vec![span],
@@ -39,7 +40,7 @@ pub(super) fn stored_spans(request: ExportTraceServiceRequest) -> std::result::R
                     schema_url: group.schema_url.clone(),
                 };
                 let summary = Reader::new(&one).map(|reader| reader.summary()).ok_or("a span was lost")?;
-                stored.push(StoredSpan { summary, start_ns, span: one.encode_to_vec() });
+                stored.push(StoredSpan { summary, ids, start_ns, span: one.encode_to_vec() });
             }
         }
     }

@@ -8,4 +8,4 @@ mod store;
 
 pub use decode::{exchange, timings};
 pub use server::Backend;
-pub use store::{Bounds, Counts, Filter, Page, Store, StoredSpan};
+pub use store::{Bounds, Counts, Filter, Ids, Page, Store, StoredSpan};

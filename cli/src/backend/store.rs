@@ -29,8 +29,15 @@ impl Default for Bounds {
 /// A span ready to be stored: its summary for lists, itself for everything else.
 pub struct StoredSpan {
     pub summary: Summary,
+    pub ids: Ids,
     pub start_ns: u64,
     /// The one span with its resource, encoded.
+    pub span: Vec<u8>,
+}
+
+/// What tells one span from all others.
+pub struct Ids {
+    pub trace: Vec<u8>,
     pub span: Vec<u8>,
 }
 
@@ -86,9 +93,9 @@ struct Writer {
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS exchanges (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  trace_id TEXT NOT NULL,
-  span_id TEXT NOT NULL,
   start_ns INTEGER NOT NULL,
+  span_id BLOB NOT NULL,
+  trace_id BLOB NOT NULL,
   direction TEXT NOT NULL,
   method TEXT NOT NULL,
   url TEXT NOT NULL,
@@ -98,7 +105,8 @@ CREATE TABLE IF NOT EXISTS exchanges (
   summary TEXT NOT NULL,
   span BLOB NOT NULL
 );
-CREATE UNIQUE INDEX IF NOT EXISTS by_span ON exchanges (span_id, trace_id);
+-- Time first: new entries go to the end, and pages are written once.
+CREATE UNIQUE INDEX IF NOT EXISTS by_span ON exchanges (start_ns, span_id, trace_id);
 ";
 
 impl Store {
@@ -113,8 +121,8 @@ impl Store {
             .map_err(|source| Error::Unwritable { path: path.to_owned(), source })?;
         let write = Connection::open(path)?;
         write.pragma_update(None, "journal_mode", "WAL")?;
-        // Losing the last moment at a power cut is fine for captures.
-        write.pragma_update(None, "synchronous", "NORMAL")?;
+        // The file goes with its instance: nothing has to survive a power cut.
+        write.pragma_update(None, "synchronous", "OFF")?;
         write.execute_batch(SCHEMA)?;
         let (stored, bytes) = write.query_row("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM exchanges", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
@@ -132,16 +140,16 @@ impl Store {
         let transaction = connection.transaction()?;
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT OR IGNORE INTO exchanges (trace_id, span_id, start_ns, direction, method, url, status, session, size, summary, span)
+                "INSERT OR IGNORE INTO exchanges (start_ns, span_id, trace_id, direction, method, url, status, session, size, summary, span)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?;
-            for StoredSpan { summary, start_ns, span } in spans {
+            for StoredSpan { summary, ids, start_ns, span } in spans {
                 let json = serde_json::to_string(summary).map_err(|e| Error::Store(e.to_string()))?;
                 let size = (span.len() + json.len()) as u64;
                 let new = insert.execute(params![
-                    summary.trace_id,
-                    summary.span_id,
                     signed(*start_ns),
+                    ids.span,
+                    ids.trace,
                     summary.direction,
                     summary.method,
                     summary.url,
@@ -213,10 +221,9 @@ impl Store {
         if id.len() > 16 || id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(unknown());
         }
-        let low = id.to_ascii_lowercase();
-        let high = format!("{low}g");
+        let (low, high) = (unhex(&format!("{id:0<16}")), unhex(&format!("{id:f<16}")));
         let read = lock(&self.read);
-        let range = "FROM exchanges WHERE span_id >= ?1 AND span_id < ?2";
+        let range = "FROM exchanges INDEXED BY by_span WHERE span_id BETWEEN ?1 AND ?2";
         let count: i64 = read.query_row(&format!("SELECT COUNT(*) {range}"), params![low, high], |row| row.get(0))?;
         match count {
             0 => Err(unknown()),
@@ -290,7 +297,7 @@ fn conditions(filter: &Filter) -> (String, Vec<Box<dyn ToSql>>) {
         add("session = ?", Box::new(session.clone()));
     }
     if let Some(trace) = &filter.trace {
-        add("trace_id = ?", Box::new(trace.to_ascii_lowercase()));
+        add("trace_id = ?", Box::new(unhex(trace)));
     }
     if let Some(url) = &filter.url {
         add("instr(url, ?) > 0", Box::new(url.clone()));
@@ -311,6 +318,12 @@ fn blob(row: &Row<'_>) -> rusqlite::Result<Vec<u8>> {
 
 fn decode(span: &[u8]) -> Result<ResourceSpans> {
     ResourceSpans::decode(span).map_err(|e| Error::Store(e.to_string()))
+}
+
+/// Bytes of a hexadecimal id; what is not one gives bytes that fit none.
+fn unhex(id: &str) -> Vec<u8> {
+    let pairs = id.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+    pairs.map_while(|pair| u8::from_str_radix(pair, 16).ok()).collect()
 }
 
 /// A panic elsewhere leaves plain data behind: go on with it.

@@ -3,13 +3,9 @@
 
 mod embedded;
 mod envoy;
-mod envoy_admin;
-mod envoy_binary;
-mod envoy_config;
 
 pub use embedded::Embedded;
-pub use envoy::Envoy;
-pub use envoy_binary::{Binary as EnvoyBinary, find_envoy};
+pub use envoy::{Binary as EnvoyBinary, Envoy, find_envoy};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

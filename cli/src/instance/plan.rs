@@ -88,14 +88,21 @@ fn check_capture_config(plugin: &PluginSpec, configuration: &[u8], warnings: &mu
     Ok(())
 }
 
-/// The filters of one plugin, one a listener. `generation` above zero asks
-/// for a new VM.
+/// How often a plugin was loaded, and how often a new VM was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    pub(super) number: u64,
+    /// Above zero: a new VM, though its bytes may be the same.
+    pub(super) generation: u32,
+}
+
+/// The filters of one plugin, one a listener.
 pub(super) fn filters(
     plugin: &PluginSpec,
     loaded: &Loaded,
     spec: &Spec,
     places: &Places,
-    generation: u32,
+    load: Load,
 ) -> Result<Vec<Filter>> {
     let mut directions = vec![Direction::Inbound];
     if spec.outbound.is_some() {
@@ -105,7 +112,7 @@ pub(super) fn filters(
         .into_iter()
         .map(|direction| {
             let configuration = if bundle::is_capture(&loaded.module) {
-                complete_capture_config(&loaded.configuration, spec, places, direction)?
+                complete_capture_config(&loaded.configuration, spec, places, direction, load.number)?
             } else {
                 loaded.configuration.clone()
             };
@@ -119,7 +126,7 @@ pub(super) fn filters(
                 root_id: plugin.root_id.clone(),
                 vm_id: plugin.name.clone(),
                 failure_policy: plugin.failure_policy,
-                generation,
+                generation: load.generation,
             })
         })
         .collect()
@@ -170,12 +177,14 @@ fn cluster(name: &str, target: &Target) -> Cluster {
     Cluster { name: name.to_owned(), host: target.host.clone(), port: target.port, tls: target.tls }
 }
 
-/// Adds what the instance knows and the user did not set: backend, key, direction.
+/// Adds what the instance knows and the user did not set: backend, key,
+/// direction, the number of this load.
 fn complete_capture_config(
     configuration: &[u8],
     spec: &Spec,
     places: &Places,
     direction: Direction,
+    load: u64,
 ) -> Result<Vec<u8>> {
     let mut config: Map<String, Value> = if configuration.is_empty() {
         Map::new()
@@ -191,6 +200,9 @@ fn complete_capture_config(
     set("traffic_direction", direction.name().to_owned());
     if let Some(key) = &places.key {
         set("public_key", key.clone());
+    }
+    if let Value::Object(export) = config.entry("export").or_insert_with(|| Value::Object(Map::new())) {
+        export.entry("load").or_insert(load.into());
     }
     serde_json::to_vec(&config).map_err(|e| Error::Protocol(e.to_string()))
 }

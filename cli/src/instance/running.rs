@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::plan::{self, Loaded, Places};
+use super::plan::{self, Load, Loaded, Places};
 use super::spec::{BackendSpec, PluginSpec, Spec, Target, Upstream};
 use super::status::{Counters, InstanceStatus, PluginStatus, ReloadRequest, Reloaded};
 use crate::backend::{Backend, Bounds, Store};
@@ -45,7 +45,7 @@ struct Slot {
     spec: PluginSpec,
     loaded: Loaded,
     filters: Vec<Filter>,
-    generation: u32,
+    load: Load,
 }
 
 impl Instance {
@@ -67,8 +67,8 @@ impl Instance {
         let places = places(&spec, backend.as_ref(), demo.as_ref())?;
         let mut slots = Vec::new();
         for (plugin, loaded) in spec.plugins.iter().zip(loaded) {
-            let filters = plan::filters(plugin, &loaded, &spec, &places, 0)?;
-            slots.push(Slot { spec: plugin.clone(), loaded, filters, generation: 0 });
+            let filters = plan::filters(plugin, &loaded, &spec, &places, Load { number: 1, generation: 0 })?;
+            slots.push(Slot { spec: plugin.clone(), loaded, filters, load: Load { number: 1, generation: 0 } });
         }
         let filters = slots.iter().flat_map(|slot| slot.filters.clone()).collect();
         let mut topology = plan::topology(&spec, &places, filters);
@@ -181,14 +181,15 @@ impl Instance {
         let (old, new) = (slot.loaded.module.digest.clone(), loaded.module.digest.clone());
         let changed = request.force || old != new || loaded.configuration != slot.loaded.configuration;
         let proxies = if changed {
-            let generation = slot.generation + u32::from(request.force);
-            let filters = plan::filters(&spec, &loaded, &self.spec, &self.places, generation)?;
+            let load =
+                Load { number: slot.load.number + 1, generation: slot.load.generation + u32::from(request.force) };
+            let filters = plan::filters(&spec, &loaded, &self.spec, &self.places, load)?;
             if self.harness.kind() != Kind::Embedded {
                 check(filters.clone(), &self.aside, &self.home, &self.logs).await?;
             }
             let proofs = self.harness.reload(filters.clone()).await?;
             self.logs.own(Level::Info, format!("reloaded `{}`: {old} -> {new}", spec.name));
-            *slot = Slot { spec, loaded, filters, generation };
+            *slot = Slot { spec, loaded, filters, load };
             proofs
         } else {
             slot.spec = spec;
@@ -249,7 +250,7 @@ async fn begin(
             let binary = find_envoy(spec.envoy_path.as_deref()).await?;
             check(topology.filters.clone(), &topology, home, logs).await?;
             let envoy = Envoy::start(binary, topology, dir.file("envoy"), logs.clone()).await?;
-            let child = Child { pid: envoy.pid(), marker: envoy.marker() };
+            let child = envoy.child();
             Ok((Box::new(envoy), Some(child)))
         }
     }

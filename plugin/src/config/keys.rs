@@ -168,6 +168,12 @@ pub const KEYS: &[Key] = &[
     key("export.timeout_ms", "integer", "10000", "Deadline of one upload."),
     key("export.concurrency", "integer", "4", "Uploads at the same time, for each worker thread."),
     key("export.drain_ms", "integer", "5000", "How long a replaced filter goes on sending what it has."),
+    key(
+        "export.load",
+        "integer",
+        "0",
+        "Raised at each reload, as `spctl` does: tells a replaced filter at once that another follows. Without it loads are told apart by 300 ms.",
+    ),
     key("export.retry", "object", "", "What happens to an upload that failed in a way that may pass."),
     key("export.retry.initial_ms", "integer", "500", "First pause; doubles each time, with jitter."),
     key("export.retry.max_ms", "integer", "30000", "Longest pause."),

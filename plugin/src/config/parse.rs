@@ -213,6 +213,7 @@ fn export(export: &Object<'_>) -> Result<Export> {
         timeout_ms: export.integer("timeout_ms", 1, 600_000)?.unwrap_or(10_000),
         concurrency: export.integer("concurrency", 1, 16)?.unwrap_or(4) as usize,
         drain_ms: export.integer("drain_ms", 0, 600_000)?.unwrap_or(5_000),
+        load: export.integer("load", 0, u64::MAX >> 11)?.unwrap_or(0),
         retry: Retry {
             initial_ms: retry.integer("initial_ms", 1, HOUR_MS)?.unwrap_or(500),
             max_ms: retry.integer("max_ms", 1, HOUR_MS)?.unwrap_or(30_000),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 /// `proxy_result_t` of the ABI: anything but this is a failure.
 const OK: u32 = 0;
+const CAS_MISMATCH: u32 = 8;
 /// WASI clock of `clock_time_get`.
 const MONOTONIC: u32 = 1;
 /// Host limit of one `random_get`.
@@ -75,6 +76,15 @@ fn take_bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<
     // SAFETY: the SDK's `malloc` hands out a boxed slice of `size` bytes, and
     // the host filled all of them.
     Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+/// A value and its version, for compare-and-swap.
+fn shared_data(key: &str) -> Option<(Vec<u8>, u32)> {
+    let mut version = 0;
+    // SAFETY: the pointers are to live data.
+    let value =
+        take_bytes(|data, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) });
+    Some((value?, version))
 }
 
 impl Host for EnvoyHost {
@@ -199,14 +209,21 @@ impl Host for EnvoyHost {
     }
 
     fn shared_data(&self, key: &str) -> Option<Vec<u8>> {
-        let mut version = 0;
-        // SAFETY: the pointers are to live data.
-        take_bytes(|data, size| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) })
+        shared_data(key).map(|(value, _)| value)
     }
 
-    fn set_shared_data(&self, key: &str, value: &[u8]) {
-        // SAFETY: pointers and sizes are of live data; version 0 always writes.
-        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), 0) };
+    fn change_shared_data(&self, key: &str, change: &dyn Fn(Option<&[u8]>) -> Vec<u8>) {
+        loop {
+            let before = shared_data(key);
+            let (value, version) =
+                (change(before.as_ref().map(|(value, _)| value.as_slice())), before.map_or(0, |b| b.1));
+            // SAFETY: pointers and sizes are of live data.
+            let status =
+                unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) };
+            if status != CAS_MISMATCH {
+                return;
+            }
+        }
     }
 
     fn done(&self) {

@@ -211,8 +211,11 @@ impl Host for FakeHost {
         self.with(|s| s.shared.get(key).cloned())
     }
 
-    fn set_shared_data(&self, key: &str, value: &[u8]) {
-        self.with(|s| s.shared.insert(key.to_owned(), value.to_vec()));
+    fn change_shared_data(&self, key: &str, change: &dyn Fn(Option<&[u8]>) -> Vec<u8>) {
+        self.with(|s| {
+            let value = change(s.shared.get(key).map(Vec::as_slice));
+            s.shared.insert(key.to_owned(), value);
+        });
     }
 
     fn done(&self) {

@@ -185,6 +185,19 @@ fn a_replaced_filter_leaves_everything_to_its_successor() {
 }
 
 #[test]
+fn numbered_loads_are_told_apart_at_once() {
+    let (host, mut old) = configured(r#"{"export": {"load": 7}}"#);
+    capture(&old);
+    let mut new = configure(&host, r#"{"export": {"load": 8}}"#);
+    // A root of the old load that comes late does not hide the new one.
+    let _late = configure(&host, r#"{"export": {"load": 7}}"#);
+    assert!(old.on_done());
+    new.on_tick();
+    assert_eq!(host.with(|s| s.calls.len()), 1);
+    assert_balanced(&host);
+}
+
+#[test]
 fn a_successor_with_another_wire_counts_what_it_cannot_send() {
     let (host, mut old) = configured("");
     capture(&old);

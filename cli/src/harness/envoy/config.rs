@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::{Direction, FailurePolicy, Filter, Topology};
 use crate::error::{Error, Result};
+use crate::harness::{Direction, FailurePolicy, Filter, Topology};
 use crate::template::{ENVOY_BOOTSTRAP, ENVOY_FILTER, render};
 
 /// Where distributions keep the certificates to trust (Debian, Fedora, Alpine and macOS).
@@ -114,8 +114,8 @@ pub(super) fn digest_of(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Module;
     use super::*;
+    use crate::harness::Module;
 
     #[test]
     fn a_module_name_carries_its_digest() {

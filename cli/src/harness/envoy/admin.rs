@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::envoy_config::digest_of;
-use super::{ServedPlugin, Stats};
+use super::config::digest_of;
 use crate::adapters::http;
 use crate::error::{Error, Result};
+use crate::harness::{ServedPlugin, Stats};
 use crate::logs::Level;
 
 /// The admin port answers at once or not at all.
@@ -29,6 +29,13 @@ pub(super) struct Discovery {
 impl Admin {
     pub(super) async fn ready(self) -> bool {
         self.ask("GET", "/ready").await.is_ok_and(|body| body.starts_with("LIVE"))
+    }
+
+    /// Of `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+    pub(super) async fn version(self) -> Result<String> {
+        let info = self.json("/server_info").await?;
+        let version = info.get("version").and_then(Value::as_str).unwrap_or_default();
+        Ok(version.split('/').nth(1).unwrap_or("unknown").to_owned())
     }
 
     /// Counters and gauges whose name matches.

@@ -68,4 +68,4 @@ async fn check_wasm(binary: &Binary) -> Result<()> {
 
 /// A listener-less bootstrap with the V8 runtime and an empty ABI 0.2.1 module
 /// (memory, `malloc`, the ABI marker), inline.
-const WASM_CHECK: &str = include_str!("../../../templates/envoy/wasm-check.yaml");
+const WASM_CHECK: &str = include_str!("../../../../templates/envoy/wasm-check.yaml");

@@ -1,0 +1,208 @@
+//! An Envoy, native or in Docker: started with a rendered bootstrap, watched,
+//! reloaded through ECDS files, and taken down again.
+
+mod admin;
+mod binary;
+mod config;
+mod log;
+mod native;
+mod reload;
+mod start;
+
+pub use binary::{Binary, find_envoy};
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, watch};
+
+use self::admin::Admin;
+use self::reload::Placed;
+use super::{Addresses, Filter, Harness, Kind, Level, Proof, ProxyStatus, Stats, Topology};
+use crate::error::{Error, Result};
+use crate::logs::{EnvoyLines, LogHub};
+use crate::state::{Child, private_dir, write_private};
+
+const POLL: Duration = Duration::from_millis(20);
+/// A line may be followed by its continuation; after this it will not be.
+const LINE_PAUSE: Duration = Duration::from_millis(30);
+
+/// A running Envoy.
+pub struct Envoy {
+    kind: Kind,
+    runner: Box<dyn Runner>,
+    version: String,
+    admin: Admin,
+    addresses: Addresses,
+    directory: PathBuf,
+    logs: LogHub,
+    current: Mutex<Vec<Placed>>,
+    version_counter: AtomicU64,
+    exited: Exited,
+}
+
+/// How it ended, once it has.
+type Exited = watch::Receiver<Option<String>>;
+
+/// What runs Envoy: a process or a container.
+trait Runner: Send + Sync {
+    /// What has to be ended when its supervisor was killed.
+    fn child(&self) -> Child;
+
+    /// SIGTERM, and SIGKILL when that does not help within `grace`.
+    fn end(&self, grace: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// An Envoy on its way up.
+struct Launched {
+    kind: Kind,
+    runner: Box<dyn Runner>,
+    exited: Exited,
+}
+
+impl Envoy {
+    /// Starts a native Envoy in `directory` and waits until it serves every filter.
+    pub async fn start(binary: Binary, topology: Topology, directory: PathBuf, logs: LogHub) -> Result<Self> {
+        prepare(&topology, &directory)?;
+        let launched = native::launch(&binary, &topology, &directory, &logs)?;
+        Self::serve(launched, topology, directory, logs).await
+    }
+
+    async fn serve(launched: Launched, topology: Topology, directory: PathBuf, logs: LogHub) -> Result<Self> {
+        let Launched { kind, runner, exited } = launched;
+        let (admin, addresses) = match start::serving(kind, &topology, &directory, &logs, &exited).await {
+            Ok(up) => up,
+            Err(error) => {
+                runner.end(Duration::ZERO).await;
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            kind,
+            runner,
+            version: admin.version().await?,
+            admin,
+            addresses,
+            directory,
+            logs,
+            current: Mutex::new(topology.filters.into_iter().map(|filter| Placed { filter, version: 1 }).collect()),
+            version_counter: AtomicU64::new(1),
+            exited,
+        })
+    }
+
+    /// What has to be ended when this process was killed.
+    pub fn child(&self) -> Child {
+        self.runner.child()
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Harness { harness: self.kind.name(), reason, log: self.logs.last_problems(6) }
+    }
+
+    async fn drained(&self, deadline: Duration) -> Result<()> {
+        // Listeners close; requests in flight end.
+        self.admin.ask("POST", "/drain_listeners").await?;
+        let until = Instant::now() + deadline;
+        let mut quiet = 0;
+        while Instant::now() < until {
+            let stats = self.admin.stats("downstream_rq_active|wasmcustom.softprobe").await?;
+            let active: u64 = stats
+                .iter()
+                .filter(|(n, _)| n.ends_with("downstream_rq_active") && !n.contains(".admin."))
+                .map(|(_, v)| v)
+                .sum();
+            let of = |name: &str| stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or(0);
+            let dropped: u64 = stats.iter().filter(|(n, _)| n.contains("softprobe.dropped.")).map(|(_, v)| v).sum();
+            let settled = of("softprobe.captured") == of("softprobe.exported") + dropped;
+            // Counters are flushed on the filter's tick: believe them when they rest.
+            quiet = if active == 0 && settled && of("softprobe.queued") == 0 { quiet + 1 } else { 0 };
+            if quiet == 5 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Harness for Envoy {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.addresses.clone()
+    }
+
+    fn reload(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Vec<Proof>>> {
+        Box::pin(self.replace(filters))
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats>> {
+        Box::pin(self.admin.stats(""))
+    }
+
+    fn proxies(&self) -> BoxFuture<'_, Result<Vec<ProxyStatus>>> {
+        Box::pin(async {
+            let ended = self.exited.borrow().clone();
+            let name = format!("{}-{}", self.kind.name(), self.version);
+            if let Some(status) = ended {
+                return Ok(vec![ProxyStatus { name, state: format!("ended ({status})"), plugins: Vec::new() }]);
+            }
+            let current = self.current.lock().await;
+            let plugins = self
+                .admin
+                .served(|filter| current.iter().find(|p| p.filter.name == filter).map(|p| p.filter.plugin.clone()))
+                .await?;
+            Ok(vec![ProxyStatus { name, state: "serving".into(), plugins }])
+        })
+    }
+
+    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<Level>> {
+        Box::pin(self.admin.set_log_level(level))
+    }
+
+    fn drain(&self, deadline: Duration) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.drained(deadline))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.runner.end(Duration::from_secs(3)).await;
+        })
+    }
+}
+
+/// Writes what Envoy reads at its start.
+fn prepare(topology: &Topology, directory: &Path) -> Result<()> {
+    let ecds = directory.join("ecds");
+    for dir in [directory, &ecds] {
+        private_dir(dir).map_err(|source| Error::StateDir { path: dir.to_owned(), source })?;
+    }
+    for item in &topology.filters {
+        reload::place(directory, item, 1)?;
+    }
+    write_private(&directory.join("bootstrap.yaml"), config::bootstrap(topology, &ecds)?.as_bytes())
+}
+
+/// Arguments after the program's name, the same for a process and a container.
+fn arguments(topology: &Topology, directory: &Path) -> Vec<String> {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let mut arguments =
+        vec!["-c".to_owned(), path("bootstrap.yaml"), "--admin-address-path".into(), path("admin-address")];
+    arguments
+        .extend(["--use-dynamic-base-id", "--log-format", EnvoyLines::format(), "--log-level", "info"].map(Into::into));
+    arguments.extend(["--component-log-level".into(), format!("wasm:{}", topology.log_level.name())]);
+    arguments.extend(["--concurrency".into(), topology.workers.to_string(), "--drain-time-s".into(), "1".into()]);
+    arguments
+}
+
+/// Turns Envoy's stderr into lines that know their plugin.
+fn lines(kind: Kind, topology: &Topology) -> EnvoyLines {
+    let plugins: Vec<_> =
+        topology.filters.iter().map(|f| (f.plugin.clone(), f.root_id.clone(), f.vm_id.clone())).collect();
+    EnvoyLines::new(kind.name(), &plugins)
+}

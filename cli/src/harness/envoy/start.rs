@@ -1,0 +1,117 @@
+//! The wait until an Envoy serves every filter, and why it does not.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::admin::Admin;
+use super::{Exited, LINE_PAUSE, POLL};
+use crate::error::{Error, PluginProblem, Result};
+use crate::harness::{Addresses, Direction, Kind, Topology};
+use crate::logs::LogHub;
+
+/// Envoy answers `LIVE` in well under a second; a loaded machine gets more.
+const START: Duration = Duration::from_secs(30);
+
+/// Waits until the Envoy started in `directory` serves every filter.
+pub(super) async fn serving(
+    kind: Kind,
+    topology: &Topology,
+    directory: &Path,
+    logs: &LogHub,
+    exited: &Exited,
+) -> Result<(Admin, Addresses)> {
+    Starting { kind, topology, admin_file: &directory.join("admin-address"), logs, exited }.wait().await
+}
+
+struct Starting<'a> {
+    kind: Kind,
+    topology: &'a Topology,
+    admin_file: &'a Path,
+    logs: &'a LogHub,
+    exited: &'a Exited,
+}
+
+impl Starting<'_> {
+    async fn wait(&self) -> Result<(Admin, Addresses)> {
+        let deadline = Instant::now() + START;
+        let mut admin = None;
+        loop {
+            if let Some(status) = self.exited.borrow().clone() {
+                return Err(self.why_ended(&status).await);
+            }
+            if admin.is_none() {
+                let text = std::fs::read_to_string(self.admin_file).unwrap_or_default();
+                admin = text.trim().parse::<SocketAddr>().ok().map(Admin);
+            }
+            if let Some(admin) = admin
+                && admin.ready().await
+            {
+                self.listeners_listen(admin).await?;
+                self.filters_serve(admin).await?;
+                return Ok((admin, self.addresses(admin).await?));
+            }
+            if let Some(admin) = admin {
+                self.listeners_listen(admin).await.or_else(|error| match error {
+                    // It may not answer yet.
+                    Error::Harness { .. } => Ok(()),
+                    other => Err(other),
+                })?;
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed(format!("Envoy was not ready within {} s", START.as_secs())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Two processes may bind a port at the same moment; the second fails only
+    /// when its workers listen.
+    async fn listeners_listen(&self, admin: Admin) -> Result<()> {
+        let failed = admin.stats("listener_manager.listener_create_failure").await?;
+        match self.topology.listeners.first() {
+            Some(first) if failed.values().any(|count| *count > 0) => {
+                Err(Error::PortInUse { address: first.address.to_string(), flag: "--listen" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ready listeners may still lack a filter whose first config was refused.
+    async fn filters_serve(&self, admin: Admin) -> Result<()> {
+        for filter in &self.topology.filters {
+            if admin.discovery(&filter.name).await?.failures > 0 {
+                return Err(Error::Plugin {
+                    plugin: filter.plugin.clone(),
+                    problem: PluginProblem::Rejected,
+                    reason: "Envoy refused it".into(),
+                    log: self.logs.last_problems(6),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self, admin: Admin) -> Result<Addresses> {
+        let listeners = admin.listeners().await?;
+        let of = |direction: Direction| listeners.get(direction.name()).copied();
+        Ok(Addresses { inbound: of(Direction::Inbound), outbound: of(Direction::Outbound), admin: Some(admin.0) })
+    }
+
+    async fn why_ended(&self, status: &str) -> Error {
+        // Its last lines are still on their way through the pipe.
+        tokio::time::sleep(LINE_PAUSE * 4).await;
+        let log = self.logs.last_problems(6);
+        for listener in &self.topology.listeners {
+            let address = listener.address.to_string();
+            if log.iter().any(|line| line.contains("cannot bind") && line.contains(&address)) {
+                return Error::PortInUse { address, flag: "--listen" };
+            }
+        }
+        Error::Harness { harness: self.kind.name(), reason: format!("Envoy ended while starting ({status})"), log }
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Harness { harness: self.kind.name(), reason, log: self.logs.last_problems(6) }
+    }
+}
