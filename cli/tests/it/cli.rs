@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::Spctl;
+use crate::common::{Spctl, harnesses};
 
 pub const VERBS: &[&str] =
     &["quickstart", "run", "build", "reload", "status", "logs", "captures", "down", "completions"];
@@ -86,4 +86,14 @@ fn a_closed_pipe_is_no_failure() {
         .output()
         .unwrap();
     assert!(shell.status.success() && shell.stderr.is_empty(), "{}", String::from_utf8_lossy(&shell.stderr));
+}
+
+#[test]
+fn a_plain_proxy_without_any_plugin() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let data = spctl.data(&["run", "--detach", "--no-plugin", "--harness", harness]);
+        assert_eq!(data["instances"][0]["state"], "running", "{harness}: {data}");
+        assert_eq!(spctl.status()["plugins"].as_array().unwrap().len(), 0, "{harness}");
+    }
 }

@@ -153,6 +153,10 @@ impl Harness for Envoy {
                 return Ok(vec![ProxyStatus { name, state: format!("ended ({status})"), plugins: Vec::new() }]);
             }
             let current = self.current.lock().await;
+            if current.is_empty() {
+                // Envoy answers 404 to a dump of nothing.
+                return Ok(vec![ProxyStatus { name, state: "serving".into(), plugins: Vec::new() }]);
+            }
             let plugins = self
                 .admin
                 .served(|filter| current.iter().find(|p| p.filter.name == filter).map(|p| p.filter.plugin.clone()))
