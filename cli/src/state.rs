@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::adapters::docker;
 use crate::error::{Error, Result};
 
 /// The longest path a Unix socket may have (`sun_path` less its NUL, on macOS).
@@ -45,6 +46,8 @@ pub struct Record {
 pub enum Child {
     /// A process, and what its command line must hold: pids are used again.
     Process { pid: u32, marker: String },
+    /// A container, by its id.
+    Container { container: String },
 }
 
 /// What was found under a name.
@@ -217,7 +220,10 @@ impl InstanceDir {
 impl Child {
     /// Ends it if it still is the one that was recorded.
     fn end(&self) {
-        let Self::Process { pid, marker } = self;
+        let (pid, marker) = match self {
+            Self::Process { pid, marker } => (pid, marker),
+            Self::Container { container } => return docker::remove_now(container),
+        };
         let Ok(cmdline) = fs::read(format!("/proc/{pid}/cmdline")) else { return };
         if !String::from_utf8_lossy(&cmdline).contains(marker) {
             return;

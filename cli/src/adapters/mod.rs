@@ -1,3 +1,4 @@
-//! Thin clients of the outside: an HTTP/1.1 client over TCP and Unix sockets.
+//! Thin clients of the outside: HTTP/1.1 over TCP and Unix sockets, Docker.
 
+pub mod docker;
 pub mod http;

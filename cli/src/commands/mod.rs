@@ -16,8 +16,10 @@ use std::future::Future;
 
 use crate::args::{Cli, Command};
 use crate::error::{Error, Result};
+use crate::harness::{Kind, prepare_image};
+use crate::instance::Spec;
 use crate::state::Home;
-use crate::ui::Output;
+use crate::ui::{Output, Progress};
 
 /// What every command receives.
 pub struct Context<'a> {
@@ -44,6 +46,20 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Instance(args) => hidden::run(&args, &context),
         Command::Completions(_) | Command::Build(_) => Ok(()),
     }
+}
+
+/// Fetches what the harness needs from afar: Docker's image. The user waits
+/// here, with progress, and not for a silent background process.
+async fn fetch(spec: &Spec, progress: &Progress) -> Result<()> {
+    if spec.harness != Kind::Docker {
+        return Ok(());
+    }
+    let image = &spec.image;
+    progress.step(&format!("looking for the image {image}"));
+    prepare_image(image, &|done, total| {
+        progress.detail(&format!("pulling {image}: {} of {} MB", done / 1_000_000, total / 1_000_000));
+    })
+    .await
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, fetch};
 use crate::args::{NameArg, Place};
 use crate::backend::Page;
 use crate::demo::traffic;
 use crate::error::{Error, Result};
 use crate::exchange::Summary;
-use crate::harness::{Kind, Limits};
+use crate::harness::{DEFAULT_IMAGE, Kind, Limits};
 use crate::instance::{
     BackendSpec, Client, InstanceStatus, PluginSpec, Spec, Upstream, default_workers, start_detached,
 };
@@ -57,6 +57,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let progress = context.output.progress();
     progress.step(&format!("starting the {} harness, the demo application and the backend", harness.name()));
     let spec = spec(name.clone(), harness, args.place);
+    fetch(&spec, &progress).await?;
     let begun = start_detached(&context.home, &spec).await?;
     let sent = demonstrate(&begun.status, &progress).await;
     let client = Client::find(&context.home, &name)?;
@@ -77,6 +78,7 @@ fn spec(name: String, harness: Kind, place: Place) -> Spec {
         service: "shop".into(),
         harness,
         envoy_path: place.envoy_path,
+        image: place.image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         listen: place.listen,
         upstream: Upstream::Demo,
         outbound: Some(Upstream::Demo),

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::Context;
+use super::{Context, fetch};
 use crate::args::{NameArg, Place};
 use crate::builder;
 use crate::error::{Error, Result};
-use crate::harness::{FailurePolicy, Kind, Limits};
+use crate::harness::{DEFAULT_IMAGE, FailurePolicy, Kind, Limits};
 use crate::instance::{
     BackendSpec, CAPTURE, InstanceStatus, PluginSource, PluginSpec, Spec, Started, Target, Upstream, default_workers,
     hold, start_detached,
@@ -101,6 +101,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let spec = resolve(args, Settings::load()?, context.output)?;
     if detach {
         let progress = context.output.progress();
+        fetch(&spec, &progress).await?;
         progress.step(&format!("starting `{}` on the {} harness", spec.name, spec.harness.name()));
         let started = start_detached(&context.home, &spec).await?;
         drop(progress);
@@ -108,6 +109,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     }
     let output = context.output;
     let progress = output.progress();
+    fetch(&spec, &progress).await?;
     progress.step(&format!("starting `{}` on the {} harness", spec.name, spec.harness.name()));
     let counters = hold(&context.home, spec, |instance, started| {
         drop(progress);
@@ -221,6 +223,7 @@ fn resolve(args: Args, settings: Settings, output: &Output) -> Result<Spec> {
         name: args.name.name,
         harness: args.place.harness.or(settings.harness).unwrap_or(Kind::Embedded),
         envoy_path: args.place.envoy_path.or(settings.envoy_path),
+        image: args.place.image.or(settings.image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         listen: args.place.listen.or(settings.listen),
         upstream: args.upstream.or(settings.upstream).map_or(Ok(Upstream::BuiltIn), |url| upstream(&url))?,
         outbound: args.outbound.or(settings.outbound).map(|url| upstream(&url)).transpose()?,

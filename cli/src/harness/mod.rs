@@ -5,7 +5,7 @@ mod embedded;
 mod envoy;
 
 pub use embedded::Embedded;
-pub use envoy::{Binary as EnvoyBinary, Envoy, find_envoy};
+pub use envoy::{Binary as EnvoyBinary, DEFAULT_IMAGE, Envoy, find_envoy, prepare_image};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +28,8 @@ pub enum Kind {
     Embedded,
     /// A native Envoy binary.
     Envoy,
+    /// Envoy in a container, by Docker or Podman.
+    Docker,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
         match self {
             Self::Embedded => "embedded",
             Self::Envoy => "envoy",
+            Self::Docker => "docker",
         }
     }
 }

@@ -253,6 +253,12 @@ async fn begin(
             let child = envoy.child();
             Ok((Box::new(envoy), Some(child)))
         }
+        Kind::Docker => {
+            check(topology.filters.clone(), &topology, home, logs).await?;
+            let envoy = Envoy::start_in_docker(&spec.image, topology, dir.file("envoy"), logs.clone()).await?;
+            let child = envoy.child();
+            Ok((Box::new(envoy), Some(child)))
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Spec {
     pub service: String,
     pub harness: Kind,
     pub envoy_path: Option<PathBuf>,
+    /// The image of the Docker harness.
+    pub image: String,
     /// None: a well-known port if it is free, else any.
     pub listen: Option<SocketAddr>,
     pub upstream: Upstream,

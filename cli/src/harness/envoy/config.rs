@@ -1,6 +1,7 @@
 //! Topology to Envoy's YAML: pure, so that a test can hold it against Envoy's
 //! validate mode.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use base64::Engine;
@@ -17,7 +18,7 @@ const CA_FILES: &[&str] =
 
 /// The bootstrap: static listeners and clusters, every filter by ECDS from
 /// files in `config_dir`, which must exist before Envoy starts.
-pub(super) fn bootstrap(topology: &Topology, config_dir: &Path) -> Result<String> {
+pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Path) -> Result<String> {
     let listeners: Vec<_> = topology
         .listeners
         .iter()
@@ -59,7 +60,7 @@ pub(super) fn bootstrap(topology: &Topology, config_dir: &Path) -> Result<String
     let node = format!("spctl-{}", topology.instance);
     render(
         ENVOY_BOOTSTRAP,
-        &json!({"node": node, "config_dir": config_dir.display().to_string(), "admin_port": 0, "listeners": listeners, "clusters": clusters}),
+        &json!({"node": node, "config_dir": config_dir.display().to_string(), "admin": {"host": admin.ip().to_string(), "port": admin.port()}, "listeners": listeners, "clusters": clusters}),
     )
 }
 

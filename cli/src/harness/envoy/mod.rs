@@ -4,13 +4,16 @@
 mod admin;
 mod binary;
 mod config;
+mod container;
 mod log;
 mod native;
 mod reload;
 mod start;
 
 pub use binary::{Binary, find_envoy};
+pub use container::{DEFAULT_IMAGE, prepare_image};
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -20,7 +23,8 @@ use tokio::sync::{Mutex, watch};
 
 use self::admin::Admin;
 use self::reload::Placed;
-use super::{Addresses, Filter, Harness, Kind, Level, Proof, ProxyStatus, Stats, Topology};
+use super::{Addresses, Direction, Filter, Harness, Kind, Level, Proof, ProxyStatus, Stats, Topology};
+use crate::adapters::docker::Docker;
 use crate::error::{Error, Result};
 use crate::logs::{EnvoyLines, LogHub};
 use crate::state::{Child, private_dir, write_private};
@@ -51,6 +55,11 @@ trait Runner: Send + Sync {
     /// What has to be ended when its supervisor was killed.
     fn child(&self) -> Child;
 
+    /// A file was put into its directory: makes Envoy see it where it would not.
+    fn changed<'a>(&'a self, _file: &'a Path) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// SIGTERM, and SIGKILL when that does not help within `grace`.
     fn end(&self, grace: Duration) -> BoxFuture<'_, ()>;
 }
@@ -60,19 +69,49 @@ struct Launched {
     kind: Kind,
     runner: Box<dyn Runner>,
     exited: Exited,
+    published: Option<Published>,
+}
+
+/// Where the ports of an Envoy in a virtual machine are on the host.
+#[derive(Clone)]
+struct Published {
+    admin: SocketAddr,
+    listeners: Vec<(Direction, SocketAddr)>,
+}
+
+impl Published {
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.admin).chain(self.listeners.iter().map(|(_, address)| *address)).map(|a| a.port())
+    }
 }
 
 impl Envoy {
     /// Starts a native Envoy in `directory` and waits until it serves every filter.
     pub async fn start(binary: Binary, topology: Topology, directory: PathBuf, logs: LogHub) -> Result<Self> {
-        prepare(&topology, &directory)?;
+        prepare(&topology, None, &directory)?;
         let launched = native::launch(&binary, &topology, &directory, &logs)?;
         Self::serve(launched, topology, directory, logs).await
     }
 
+    /// The same in a container of `image`, which must be there.
+    pub async fn start_in_docker(image: &str, topology: Topology, directory: PathBuf, logs: LogHub) -> Result<Self> {
+        let docker = Docker::connect().await?;
+        let (topology, published) = if docker.in_machine {
+            let (inside, published) = container::publish(&topology)?;
+            (inside, Some(published))
+        } else {
+            (topology, None)
+        };
+        prepare(&topology, published.as_ref(), &directory)?;
+        let launched = container::launch(docker, image, &topology, published, &directory, &logs).await?;
+        Self::serve(launched, topology, directory, logs).await
+    }
+
     async fn serve(launched: Launched, topology: Topology, directory: PathBuf, logs: LogHub) -> Result<Self> {
-        let Launched { kind, runner, exited } = launched;
-        let (admin, addresses) = match start::serving(kind, &topology, &directory, &logs, &exited).await {
+        let starting = start::Starting::new(&launched, &topology, &directory, &logs);
+        let up = starting.wait().await;
+        let Launched { kind, runner, exited, .. } = launched;
+        let (admin, addresses) = match up {
             Ok(up) => up,
             Err(error) => {
                 runner.end(Duration::ZERO).await;
@@ -181,7 +220,7 @@ impl Harness for Envoy {
 }
 
 /// Writes what Envoy reads at its start.
-fn prepare(topology: &Topology, directory: &Path) -> Result<()> {
+fn prepare(topology: &Topology, published: Option<&Published>, directory: &Path) -> Result<()> {
     let ecds = directory.join("ecds");
     for dir in [directory, &ecds] {
         private_dir(dir).map_err(|source| Error::StateDir { path: dir.to_owned(), source })?;
@@ -189,7 +228,10 @@ fn prepare(topology: &Topology, directory: &Path) -> Result<()> {
     for item in &topology.filters {
         reload::place(directory, item, 1)?;
     }
-    write_private(&directory.join("bootstrap.yaml"), config::bootstrap(topology, &ecds)?.as_bytes())
+    let admin = published.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |published| {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, published.admin.port()))
+    });
+    write_private(&directory.join("bootstrap.yaml"), config::bootstrap(topology, admin, &ecds)?.as_bytes())
 }
 
 /// Arguments after the program's name, the same for a process and a container.

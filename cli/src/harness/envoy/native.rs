@@ -38,7 +38,7 @@ pub(super) fn launch(binary: &Binary, topology: &Topology, directory: &Path, log
     let pid = child.id().unwrap_or_default();
     let exited = watch_exit(child, logs.clone());
     let runner = Native { pid, marker: directory.display().to_string(), exited: exited.clone() };
-    Ok(Launched { kind: Kind::Envoy, runner: Box::new(runner), exited })
+    Ok(Launched { kind: Kind::Envoy, runner: Box::new(runner), exited, published: None })
 }
 
 impl Runner for Native {

@@ -1,7 +1,7 @@
 //! Replacing filters through ECDS files: written, proved by the proxy, and put
 //! back when it does not serve them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,8 @@ impl Envoy {
             before.push(self.admin.discovery(&item.name).await?);
         }
         for item in filters {
-            place(&self.directory, item, version)?;
+            let file = place(&self.directory, item, version)?;
+            self.runner.changed(&file).await?;
         }
         for (item, before) in filters.iter().zip(before) {
             self.applied(item, version, before).await?;
@@ -119,12 +120,13 @@ fn healed(error: Error, restoring: Option<Error>) -> Error {
     }
 }
 
-/// Writes module and ECDS file, the module first; each appears whole.
-pub(super) fn place(directory: &Path, item: &Filter, version: u64) -> Result<()> {
+/// Writes module and ECDS file, the module first; each appears whole. Returns the latter.
+pub(super) fn place(directory: &Path, item: &Filter, version: u64) -> Result<PathBuf> {
     let module = directory.join(module_name(item, version));
     if !module.exists() {
         write_private(&module, &item.module.bytes)?;
     }
     let file = directory.join("ecds").join(format!("{}.yaml", item.name));
-    write_private(&file, filter(item, &module, version)?.as_bytes())
+    write_private(&file, filter(item, &module, version)?.as_bytes())?;
+    Ok(file)
 }

@@ -1,11 +1,11 @@
 //! The wait until an Envoy serves every filter, and why it does not.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::admin::Admin;
-use super::{Exited, LINE_PAUSE, POLL};
+use super::{Exited, LINE_PAUSE, Launched, POLL, Published};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{Addresses, Direction, Kind, Topology};
 use crate::logs::LogHub;
@@ -13,27 +13,30 @@ use crate::logs::LogHub;
 /// Envoy answers `LIVE` in well under a second; a loaded machine gets more.
 const START: Duration = Duration::from_secs(30);
 
-/// Waits until the Envoy started in `directory` serves every filter.
-pub(super) async fn serving(
-    kind: Kind,
-    topology: &Topology,
-    directory: &Path,
-    logs: &LogHub,
-    exited: &Exited,
-) -> Result<(Admin, Addresses)> {
-    Starting { kind, topology, admin_file: &directory.join("admin-address"), logs, exited }.wait().await
-}
-
-struct Starting<'a> {
+/// An Envoy that was launched and does not serve yet.
+pub(super) struct Starting<'a> {
     kind: Kind,
     topology: &'a Topology,
-    admin_file: &'a Path,
+    published: Option<&'a Published>,
+    admin_file: PathBuf,
     logs: &'a LogHub,
     exited: &'a Exited,
 }
 
-impl Starting<'_> {
-    async fn wait(&self) -> Result<(Admin, Addresses)> {
+impl<'a> Starting<'a> {
+    pub(super) fn new(launched: &'a Launched, topology: &'a Topology, directory: &Path, logs: &'a LogHub) -> Self {
+        Self {
+            kind: launched.kind,
+            topology,
+            published: launched.published.as_ref(),
+            admin_file: directory.join("admin-address"),
+            logs,
+            exited: &launched.exited,
+        }
+    }
+
+    /// Waits until it serves every filter.
+    pub(super) async fn wait(&self) -> Result<(Admin, Addresses)> {
         let deadline = Instant::now() + START;
         let mut admin = None;
         loop {
@@ -41,8 +44,9 @@ impl Starting<'_> {
                 return Err(self.why_ended(&status).await);
             }
             if admin.is_none() {
-                let text = std::fs::read_to_string(self.admin_file).unwrap_or_default();
-                admin = text.trim().parse::<SocketAddr>().ok().map(Admin);
+                let text = std::fs::read_to_string(&self.admin_file).unwrap_or_default();
+                let bound = text.trim().parse::<SocketAddr>().ok();
+                admin = bound.map(|bound| Admin(self.published.map_or(bound, |published| published.admin)));
             }
             if let Some(admin) = admin
                 && admin.ready().await
@@ -93,6 +97,11 @@ impl Starting<'_> {
     }
 
     async fn addresses(&self, admin: Admin) -> Result<Addresses> {
+        if let Some(published) = self.published {
+            let of = |wanted| published.listeners.iter().find(|(direction, _)| *direction == wanted).map(|(_, at)| *at);
+            let (inbound, outbound) = (of(Direction::Inbound), of(Direction::Outbound));
+            return Ok(Addresses { inbound, outbound, admin: Some(admin.0) });
+        }
         let listeners = admin.listeners().await?;
         let of = |direction: Direction| listeners.get(direction.name()).copied();
         Ok(Addresses { inbound: of(Direction::Inbound), outbound: of(Direction::Outbound), admin: Some(admin.0) })
