@@ -187,10 +187,18 @@ impl Docker {
         self.remove(id).await;
     }
 
-    /// Removes a container, running or not; one that is gone already is fine.
+    /// Removes a container, running or not, and returns when it is gone; one
+    /// that was gone already is fine.
     pub async fn remove(&self, id: &str) {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        let _ = self.api.remove_container(id, Some(options)).await;
+        if let Err(ApiError::DockerResponseServerError { status_code: 409, .. }) =
+            self.api.remove_container(id, Some(options)).await
+        {
+            // Its own removal at its end is under way.
+            let options = WaitContainerOptionsBuilder::new().condition("removed").build();
+            let mut gone = std::pin::pin!(self.api.wait_container(id, Some(options)));
+            let _ = tokio::time::timeout(ANSWER, gone.next()).await;
+        }
     }
 
     /// Ids of the containers that carry all of these labels.
@@ -252,14 +260,18 @@ fn sockets() -> Result<Vec<PathBuf>> {
         return match host.strip_prefix("unix://") {
             Some(path) => Ok(vec![path.into()]),
             None => Err(Error::DockerMissing {
-                looked_in: vec![format!("DOCKER_HOST is `{host}`: only a daemon of this machine (unix://…) can be used")],
+                looked_in: vec![format!(
+                    "DOCKER_HOST is `{host}`: only a daemon of this machine (unix://…) can be used"
+                )],
             }),
         };
     }
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let mut sockets = vec![PathBuf::from("/var/run/docker.sock")];
-    sockets.extend(home.iter().flat_map(|home| [".docker/run/docker.sock", ".colima/default/docker.sock"].map(|at| home.join(at))));
+    sockets.extend(
+        home.iter().flat_map(|home| [".docker/run/docker.sock", ".colima/default/docker.sock"].map(|at| home.join(at))),
+    );
     sockets.extend(runtime.iter().flat_map(|dir| ["docker.sock", "podman/podman.sock"].map(|at| dir.join(at))));
     sockets.push("/run/podman/podman.sock".into());
     Ok(sockets)

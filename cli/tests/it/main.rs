@@ -14,6 +14,7 @@ mod backend;
 mod bad_input;
 mod cli;
 mod common;
+mod docker;
 mod docs;
 mod quickstart;
 mod reload;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::load::{self, Served};
 use crate::common::sink::{Backend, Mood, upstream};
-use crate::common::{Spctl, address, dropped, harnesses, runtime};
+use crate::common::{Spctl, address, dropped, native_harnesses, runtime};
 
 const REQUESTS: u64 = 100_000;
 const WARM_UP: u64 = 20_000;
@@ -52,7 +52,7 @@ fn resident(spctl: &Spctl, harness: &str) -> u64 {
 
 #[test]
 fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
-    for harness in harnesses() {
+    for harness in native_harnesses() {
         let spctl = Spctl::new();
         let up = in_background(upstream());
         let data = spctl.data(&[
@@ -84,7 +84,7 @@ fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
 
 #[test]
 fn a_failing_backend_costs_no_request_and_nothing_is_lost_silently() {
-    for harness in harnesses() {
+    for harness in native_harnesses() {
         let backend = in_background(Backend::start());
         let up = in_background(upstream());
         let spctl = Spctl::new();
@@ -129,7 +129,7 @@ fn a_failing_backend_costs_no_request_and_nothing_is_lost_silently() {
 
 #[test]
 fn a_backend_that_is_not_there_costs_no_request() {
-    for harness in harnesses() {
+    for harness in native_harnesses() {
         let up = in_background(upstream());
         let spctl = Spctl::new();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

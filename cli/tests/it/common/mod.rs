@@ -42,6 +42,9 @@ impl Spctl {
         {
             command.env("SPCTL_ENVOY", envoy);
         }
+        if let Ok(image) = std::env::var("SPCTL_TEST_IMAGE") {
+            command.env("SPCTL_IMAGE", image);
+        }
         command
     }
 
@@ -125,12 +128,36 @@ pub fn envoy() -> Option<PathBuf> {
     path
 }
 
+/// An Envoy image that Docker has. Missing, it fails in CI; elsewhere the
+/// caller says that it skips.
+pub fn image() -> Option<String> {
+    let image = std::env::var("SPCTL_TEST_IMAGE").ok().filter(|image| !image.is_empty());
+    assert!(image.is_some() || std::env::var_os("CI").is_none(), "CI needs Docker and an Envoy image: run .ci/test");
+    if image.is_none() {
+        eprintln!("SKIPPED: no Docker with an Envoy image (SPCTL_TEST_IMAGE is not set; .ci/test sets it)");
+    }
+    image
+}
+
 /// The harnesses to test on here; `SPCTL_TEST_HARNESS` names a single one
 /// while one works on it.
 pub fn harnesses() -> Vec<&'static str> {
+    let mut harnesses = native_harnesses();
+    if std::env::var_os("SPCTL_TEST_HARNESS").is_some_and(|only| only != "docker") {
+        return harnesses;
+    }
+    if image().is_some() {
+        harnesses.push("docker");
+    }
+    harnesses
+}
+
+/// Those whose proxy is a process of this machine.
+pub fn native_harnesses() -> Vec<&'static str> {
     match std::env::var("SPCTL_TEST_HARNESS").as_deref() {
         Ok("embedded") => return vec!["embedded"],
         Ok("envoy") => return vec!["envoy"],
+        Ok("docker") => return Vec::new(),
         _ => {}
     }
     if envoy().is_some() { vec!["embedded", "envoy"] } else { vec!["embedded"] }
