@@ -17,11 +17,12 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use super::Instance;
-use super::status::{Counters, ReloadRequest};
+use super::levels::Held;
+use super::status::{Counters, LogEntry, ReloadRequest};
 use crate::backend::{Filter, exchange};
 use crate::error::{Error, Result};
 use crate::export;
-use crate::logs::{Following, Level, Line};
+use crate::logs::{Following, Level};
 
 /// Serves until a stop is asked for; `stop` receives the answer's final
 /// counters once they are on their way to the asker.
@@ -35,7 +36,6 @@ pub(super) fn serve(
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/logs", get(logs))
-        .route("/log-level", post(log_level))
         .route("/captures", get(captures).delete(clear))
         .route("/captures/follow", get(follow))
         .route("/captures/export", get(exported))
@@ -69,17 +69,10 @@ async fn reload(State(shared): Asked, Json(request): Json<ReloadRequest>) -> Res
 }
 
 #[derive(Deserialize)]
-struct SetLevel {
-    level: Level,
-}
-
-async fn log_level(State(shared): Asked, Json(wanted): Json<SetLevel>) -> Response {
-    answer(shared.instance.set_log_level(wanted.level).await)
-}
-
-#[derive(Deserialize)]
 struct LogQuery {
     follow: bool,
+    /// The `wasm` logger is set to it while the asker follows.
+    level: Option<Level>,
 }
 
 async fn logs(State(shared): Asked, Query(query): Query<LogQuery>) -> Response {
@@ -87,20 +80,22 @@ async fn logs(State(shared): Asked, Query(query): Query<LogQuery>) -> Response {
     if !query.follow {
         return lines(stream::iter(kept.into_iter().map(|line| json_line(&line))));
     }
-    let kept = stream::iter(kept.into_iter().map(|line| json_line(&line)));
-    let live = stream::unfold(live, |mut live| async move {
-        let line = match Following::next(&mut live).await {
-            Following::Line(line) => line,
-            Following::Lost(count) => Line {
-                time: jiff::Timestamp::now().to_string(),
-                source: "spctl".into(),
-                level: Level::Warning,
-                message: format!("{count} lines were lost: this reader was too slow"),
-                plugin: None,
-            },
+    let held = match query.level {
+        Some(level) => match Held::new(shared.instance.clone(), level).await {
+            Ok(held) => Some(held),
+            Err(error) => return answer::<()>(Err(error)),
+        },
+        None => None,
+    };
+    let kept = stream::iter(kept.into_iter().map(|line| json_line(&LogEntry::Line(line))));
+    // The level is held for as long as the stream lives.
+    let live = stream::unfold((live, held), |(mut live, held)| async move {
+        let entry = match Following::next(&mut live).await {
+            Following::Line(line) => LogEntry::Line(line),
+            Following::Lost(lost) => LogEntry::Lost { lost },
             Following::Ended => return None,
         };
-        Some((json_line(&line), live))
+        Some((json_line(&entry), (live, held)))
     });
     lines(futures_util::StreamExt::chain(kept, live))
 }

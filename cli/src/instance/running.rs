@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::levels::Levels;
 use super::plan::{self, Load, Loaded, Places};
 use super::spec::{BackendSpec, PluginSpec, Spec, Target, Upstream};
 use super::status::{Counters, InstanceStatus, PluginStatus, ReloadRequest, Reloaded};
@@ -26,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// A running instance.
 pub struct Instance {
-    spec: Spec,
+    pub(super) spec: Spec,
     home: Home,
     dir: InstanceDir,
     places: Places,
@@ -35,7 +36,8 @@ pub struct Instance {
     pub logs: LogHub,
     backend: Option<Backend>,
     demo: Option<Demo>,
-    harness: Box<dyn Harness>,
+    pub(super) harness: Box<dyn Harness>,
+    pub(super) levels: Levels,
     plugins: Mutex<Vec<Slot>>,
     child: Option<Child>,
 }
@@ -93,6 +95,7 @@ impl Instance {
             backend,
             demo,
             harness,
+            levels: Levels::default(),
             plugins: Mutex::new(slots),
             child,
         })
@@ -154,10 +157,6 @@ impl Instance {
             counters.evicted = counts.evicted;
         }
         Ok(counters)
-    }
-
-    pub async fn set_log_level(&self, level: Level) -> Result<Level> {
-        self.harness.set_log_level(level).await
     }
 
     /// Replaces one plugin; on an error the old one serves on.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::PluginSource;
 use crate::harness::{Proof, ProxyStatus, Stats};
+use crate::logs::Line;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InstanceStatus {
@@ -116,4 +117,15 @@ pub struct Reloaded {
     pub proxies: Vec<Proof>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// What a follower of the log receives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LogEntry {
+    Line(Line),
+    /// The reader was too slow for so many lines.
+    Lost {
+        lost: u64,
+    },
 }

@@ -35,7 +35,7 @@ impl EnvoyLines {
         match &mut self.pending {
             Some(pending) => {
                 pending.message.push('\n');
-                pending.message.push_str(text);
+                pending.message.push_str(&demangled(text));
                 None
             }
             None => Some(Line {
@@ -61,6 +61,7 @@ impl EnvoyLines {
             Some(rest) => self.guest(rest),
             None => (None, message.to_owned()),
         };
+        let message = demangled(&message);
         let time = time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), |t| t.to_string());
         Some(Line { time, source: self.source.clone(), level, message, plugin })
     }
@@ -77,6 +78,18 @@ impl EnvoyLines {
         let (ids, message) = rest.split_once(": ").unwrap_or(("", rest));
         (Some(ids.trim().to_owned()), message.to_owned())
     }
+}
+
+/// Rust's function names in a guest's backtrace, as they were written.
+fn demangled(text: &str) -> String {
+    if !text.contains("_ZN") && !text.contains("_R") {
+        return text.to_owned();
+    }
+    let words = text.split(' ').map(|word| match rustc_demangle::try_demangle(word) {
+        Ok(name) => format!("{name:#}"),
+        Err(_) => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -104,6 +117,12 @@ mod tests {
         lines.feed("2026-01-01T10:00:00.000001Z\terror\twasm\tFunction: x failed: unreachable");
         assert_eq!(lines.feed("  0: 0x1 - frame"), None);
         assert_eq!(lines.flush().unwrap().message, "Function: x failed: unreachable\n  0: 0x1 - frame");
+    }
+
+    #[test]
+    fn names_in_backtraces_are_readable() {
+        assert_eq!(demangled("  0:  0x1 - _ZN3app6filter4take17h0123456789abcdefE"), "  0:  0x1 - app::filter::take");
+        assert_eq!(demangled("a _Response of _ZN"), "a _Response of _ZN");
     }
 
     #[test]

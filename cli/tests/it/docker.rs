@@ -170,6 +170,12 @@ impl Drop for Engine {
             let _ = Command::new("kill").arg(daemon.id().to_string()).status();
             let _ = daemon.wait();
         }
+        // What a daemon mounts outlives it.
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let own = self.directory.path().display().to_string();
+        for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&own)) {
+            let _ = Command::new("umount").args(["-l", mount]).status();
+        }
     }
 }
 

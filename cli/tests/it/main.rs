@@ -16,6 +16,7 @@ mod cli;
 mod common;
 mod docker;
 mod docs;
+mod logs;
 mod quickstart;
 mod reload;
 mod scenarios;

@@ -1,9 +1,12 @@
 //! Reloads under load: no request fails, nothing captured is lost, and what
 //! does not load changes nothing.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -123,3 +126,33 @@ const REFUSING: &str = r#"(module
   (func (export "proxy_on_configure") (param i32 i32) (result i32)
     (drop (call $log (i32.const 4) (i32.const 16) (i32.const 8)))
     i32.const 0))"#;
+
+#[test]
+fn watching_reloads_at_each_change_and_survives_a_broken_one() {
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let [first, second] = two_builds(&spctl).map(|path| std::fs::read(path).unwrap());
+        let plugin = spctl.file("plugin.wasm", &first);
+        let given = format!("capture={}", plugin.display());
+        spctl.data(&["run", "--detach", "--harness", harness, "--plugin", &given]);
+        let serves = || spctl.status()["proxies"][0]["plugins"][0]["plugin_digest"].clone();
+        let before = serves();
+        let mut watcher =
+            spctl.command(&["reload", "--watch"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(watcher.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(stderr.any(|line| line.contains("watching")), "{harness}");
+        // It reloads once at its start; then it waits.
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::write(&plugin, &second[..second.len() / 2]).unwrap();
+        assert!(stderr.any(|line| line.contains("damaged or half-written")), "{harness}");
+        assert_eq!(serves(), before, "{harness}");
+        std::fs::write(&plugin, &second).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while serves() == before {
+            assert!(Instant::now() < deadline, "{harness}: the new build does not serve");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        watcher.kill().unwrap();
+        watcher.wait().unwrap();
+    }
+}
