@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::bootstrap::Repair;
 use crate::toolchain::Missing;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,6 +22,8 @@ pub enum Error {
 
     #[error("the configuration in {place} is refused at `{key}`: {reason}")]
     ConfigRejected { place: String, key: String, reason: String },
+    #[error("`{path}` is an Envoy configuration of past years", path = .path.display())]
+    Outdated { path: PathBuf, repairs: Vec<Repair> },
     #[error("the configuration in {place} is neither JSON nor YAML: {reason}")]
     ConfigUnparsable { place: String, reason: String },
 
@@ -201,6 +204,7 @@ impl Error {
             Self::Unwritable { .. } => "file_unwritable",
             Self::ConfigRejected { .. } => "config_rejected",
             Self::ConfigUnparsable { .. } => "config_unparsable",
+            Self::Outdated { .. } => "config_outdated",
             Self::Plugin { problem, .. } => problem.code(),
             Self::UnknownPlugin { .. } => "plugin_unknown",
             Self::Build { .. } => "build_failed",
@@ -240,7 +244,7 @@ impl Error {
             }
             Self::NoExchange(_) | Self::AmbiguousExchange { .. } => exit::USAGE,
             Self::Incomplete { .. } => exit::WANTING,
-            Self::ConfigRejected { .. } | Self::ConfigUnparsable { .. } => exit::CONFIG,
+            Self::ConfigRejected { .. } | Self::ConfigUnparsable { .. } | Self::Outdated { .. } => exit::CONFIG,
             Self::Plugin { .. } => exit::PLUGIN,
             Self::Build { .. } | Self::NotSource { .. } => exit::BUILD,
             Self::Toolchain(_) | Self::ToolMissing { .. } | Self::PortInUse { .. } => exit::PREREQUISITE,
@@ -264,6 +268,7 @@ impl Error {
             Self::Unreadable { .. } | Self::Unwritable { .. } => "check the path and its permissions".to_owned(),
             Self::ConfigRejected { .. } => "the README's configuration reference lists the keys and their types".to_owned(),
             Self::ConfigUnparsable { .. } => "give one JSON (or YAML) object, the plugin's configuration".to_owned(),
+            Self::Outdated { .. } => "run it repaired with `--fix`, or change it as said above".to_owned(),
             Self::Plugin { problem, .. } => problem.hint().to_owned(),
             Self::UnknownPlugin { known, .. } => format!("the plugins here are: {}", known.join(", ")),
             Self::Build { .. } => "the compiler's messages are above".to_owned(),
@@ -309,6 +314,9 @@ impl Error {
             Self::Plugin { log, .. } | Self::Harness { log, .. } => log.clone(),
             Self::Build { output, .. } => output.lines().map(str::to_owned).collect(),
             Self::Toolchain(missing) => missing.looked_for.clone(),
+            Self::Outdated { repairs, .. } => {
+                repairs.iter().map(|Repair { key, why, change }| format!("{key}: {change} ({why})")).collect()
+            }
             Self::EnvoyMissing { looked_in } | Self::DockerMissing { looked_in } => looked_in.clone(),
             Self::Remote(report) => report.causes.clone(),
             other => {

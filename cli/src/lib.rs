@@ -8,6 +8,7 @@
 pub mod adapters;
 pub mod args;
 pub mod backend;
+pub mod bootstrap;
 pub mod builder;
 pub mod bundle;
 pub mod commands;

@@ -41,6 +41,19 @@ impl Settings {
         Self::parse(path, &read_small(path, FILE_MAX)?)
     }
 
+    /// Only what says where to run.
+    pub fn place_alone(self) -> Self {
+        Self {
+            harness: self.harness,
+            envoy_path: self.envoy_path,
+            image: self.image,
+            workers: self.workers,
+            backend: self.backend,
+            key_file: self.key_file,
+            ..Self::default()
+        }
+    }
+
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {

@@ -44,6 +44,8 @@ pub struct Container<'a> {
     pub command: Vec<String>,
     /// Mounted at the same path.
     pub directory: &'a Path,
+    /// Mounted read-only, each at its own path.
+    pub files: &'a [PathBuf],
     /// TCP ports to publish on the host's loopback; where the host's network is shared, none.
     pub ports: &'a [u16],
 }
@@ -116,7 +118,9 @@ impl Docker {
     }
 
     fn body(&self, container: &Container<'_>) -> ContainerCreateBody {
-        let directory = container.directory.display().to_string();
+        let directory = container.directory.display();
+        let files = container.files.iter().map(|file| format!("{0}:{0}:ro", file.display()));
+        let binds = std::iter::once(format!("{directory}:{directory}")).chain(files).collect();
         let ports = container.ports.iter().map(|port| {
             let at = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
             (format!("{port}/tcp"), Some(vec![at]))
@@ -133,7 +137,7 @@ impl Docker {
             exposed_ports: Some(container.ports.iter().map(|port| format!("{port}/tcp")).collect()),
             host_config: Some(HostConfig {
                 auto_remove: Some(true),
-                binds: Some(vec![format!("{directory}:{directory}")]),
+                binds: Some(binds),
                 network_mode: (!self.in_machine).then(|| "host".to_owned()),
                 port_bindings: Some(ports.collect()),
                 extra_hosts: self.in_machine.then(|| vec![format!("{HOST_NAME}:host-gateway")]),

@@ -84,6 +84,7 @@ fn spec(name: String, harness: Kind, place: Place) -> Spec {
         outbound: Some(Upstream::Demo),
         clusters: Vec::new(),
         plugins: vec![PluginSpec::capture(None, None)],
+        bootstrap: None,
         backend: BackendSpec::local(None),
         workers: place.workers.map_or_else(default_workers, usize::from),
         log_level: Level::Info,

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, fetch};
 use crate::args::{NameArg, Place};
+use crate::bootstrap::{Bootstrap, PathMap, Repair};
 use crate::builder;
 use crate::error::{Error, Result};
 use crate::harness::{DEFAULT_IMAGE, FailurePolicy, Kind, Limits};
 use crate::instance::{
     BackendSpec, CAPTURE, InstanceStatus, PluginSource, PluginSpec, Spec, Started, Target, Upstream, default_workers,
-    hold, start_detached,
+    given_plugins, hold, start_detached,
 };
 use crate::logs::Level;
 use crate::settings::Settings;
@@ -27,10 +28,24 @@ use crate::ui::{Output, Style, short_digest};
   spctl run --upstream http://127.0.0.1:8080
   spctl run --plugin ./my-filter --config my-filter.json --harness envoy
   spctl run --plugin auth=auth.wasm --plugin capture --cluster httpbin=builtin
+  spctl run -c envoy.yaml --map /etc/envoy=. --harness envoy
   spctl run --backend https://o.softprobe.ai --key-file key.txt --detach")]
 pub struct Args {
     #[command(flatten)]
     name: NameArg,
+
+    /// Your own Envoy bootstrap (YAML or JSON) instead of the flags below; its Wasm filters can be reloaded.
+    #[arg(long, short = 'c', value_name = "ENVOY.YAML",
+          conflicts_with_all = ["upstream", "outbound", "cluster", "plugin", "no_plugin", "root_id", "fail_policy", "listen"])]
+    bootstrap: Option<PathBuf>,
+
+    /// Where a path in that bootstrap is on this machine; repeatable.
+    #[arg(long, value_name = "FROM=TO", requires = "bootstrap", value_parser = PathMap::parse)]
+    map: Vec<PathMap>,
+
+    /// Run a repaired copy of that bootstrap where it is of past years; what changed is said.
+    #[arg(long, requires = "bootstrap")]
+    fix: bool,
 
     /// The service behind the filters [default: built in].
     #[arg(long, value_name = "URL", env = "SPCTL_UPSTREAM")]
@@ -98,7 +113,11 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let detach = args.detach;
-    let spec = resolve(args, Settings::load()?, context.output)?;
+    let own = match &args.bootstrap {
+        Some(path) => Some(own_bootstrap(path, &args.map, args.fix, context).await?),
+        None => None,
+    };
+    let spec = resolve(args, own, Settings::load()?, context.output)?;
     if detach {
         let progress = context.output.progress();
         fetch(&spec, &progress).await?;
@@ -175,16 +194,17 @@ fn describe(status: &InstanceStatus, style: Style, detached: bool) -> String {
 }
 
 /// Flags over settings over defaults, and plugins given as source built.
-fn resolve(args: Args, settings: Settings, output: &Output) -> Result<Spec> {
+fn resolve(args: Args, own: Option<(Bootstrap, Vec<PluginSpec>)>, settings: Settings, output: &Output) -> Result<Spec> {
+    let settings = if own.is_some() { settings.place_alone() } else { settings };
     let pick = |flags: Vec<String>, file: &[String]| if flags.is_empty() { file.to_vec() } else { flags };
     let plugins = pick(args.plugin, &settings.plugin);
     let plugins = match plugins {
-        _ if args.no_plugin => Vec::new(),
+        _ if args.no_plugin || own.is_some() => Vec::new(),
         none if none.is_empty() => vec![CAPTURE.to_owned()],
         given => given,
     };
     let policy = args.fail_policy.or(settings.fail_policy);
-    let mut specs = Vec::new();
+    let (bootstrap, mut specs) = own.map_or((None, Vec::new()), |(bootstrap, specs)| (Some(bootstrap), specs));
     for given in &plugins {
         let spec = plugin(given, policy, output)?;
         if specs.iter().any(|other: &PluginSpec| other.name == spec.name) {
@@ -229,11 +249,32 @@ fn resolve(args: Args, settings: Settings, output: &Output) -> Result<Spec> {
         outbound: args.outbound.or(settings.outbound).map(|url| upstream(&url)).transpose()?,
         clusters,
         plugins: specs,
+        bootstrap,
         backend,
         workers: args.place.workers.map(usize::from).or(settings.workers).unwrap_or_else(default_workers),
         log_level: args.log_level,
         limits: Limits { memory_bytes: args.memory_limit as usize * (1 << 20), deadline_ms: args.deadline },
     })
+}
+
+/// Reads a user's bootstrap. What today's Envoy would refuse in it is an error
+/// that explains, or with `fix` a warning each.
+async fn own_bootstrap(
+    path: &Path,
+    maps: &[PathMap],
+    fix: bool,
+    context: &Context<'_>,
+) -> Result<(Bootstrap, Vec<PluginSpec>)> {
+    let mut bootstrap = Bootstrap::read(path, maps)?;
+    let repairs = bootstrap.repair();
+    if !fix && !repairs.is_empty() {
+        return Err(Error::Outdated { path: path.to_owned(), repairs });
+    }
+    for Repair { key, why, change } in repairs {
+        context.output.warn(format!("{}: {key}: {change} ({why})", path.display()));
+    }
+    let plugins = given_plugins(&mut bootstrap, &context.home.cache()).await?;
+    Ok((bootstrap, plugins))
 }
 
 /// `[NAME=]FILE`: the name is the file's own when none is given.
@@ -266,6 +307,7 @@ fn plugin(given: &str, policy: Option<FailurePolicy>, output: &Output) -> Result
         config: None,
         root_id: String::new(),
         failure_policy: policy.unwrap_or(FailurePolicy::FailClosed),
+        given: None,
     })
 }
 

@@ -227,13 +227,16 @@ fn spec(filter: Filter) -> FilterSpec {
         name: filter.name,
         wasm: filter.module.bytes,
         plugin: spctl_host::PluginConfig {
-            name: filter.plugin,
+            name: filter.seen_as,
             root_id: filter.root_id,
             vm_id: filter.vm_id,
             configuration: filter.configuration.into(),
             vm_configuration: filter.vm_configuration.into(),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration,
-            environment: vec![("SPCTL_GENERATION".into(), filter.generation.to_string())],
+            environment: [("SPCTL_GENERATION".to_owned(), filter.generation.to_string())]
+                .into_iter()
+                .chain(filter.environment)
+                .collect(),
             failure_policy: match filter.failure_policy {
                 FailurePolicy::FailClosed => spctl_host::FailurePolicy::FailClosed,
                 FailurePolicy::FailOpen => spctl_host::FailurePolicy::FailOpen,

@@ -9,6 +9,7 @@ pub use envoy::{Binary as EnvoyBinary, DEFAULT_IMAGE, Envoy, find_envoy, prepare
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ impl Kind {
 #[derive(Clone)]
 pub struct Topology {
     pub instance: String,
+    /// The user's own bootstrap; its listeners and clusters come before ours.
+    pub own: Option<Own>,
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
     pub filters: Vec<Filter>,
@@ -53,6 +56,14 @@ pub struct Topology {
     pub workers: usize,
     pub log_level: Level,
     pub limits: Limits,
+}
+
+/// A user's bootstrap whose Wasm filters were taken out.
+#[derive(Clone)]
+pub struct Own {
+    pub document: serde_json::Value,
+    /// Files it names.
+    pub files: Vec<PathBuf>,
 }
 
 /// Guest limits that only the embedded host can hold to.
@@ -131,12 +142,16 @@ pub struct Filter {
     pub name: String,
     /// The plugin's name, as users know it.
     pub plugin: String,
+    /// The name that the plugin itself sees.
+    pub seen_as: String,
     pub module: Module,
     pub configuration: Vec<u8>,
     /// What the plugin's VM is started with.
     pub vm_configuration: Vec<u8>,
     /// Let a headers callback's "stop" mean that alone (Envoy 1.35 and newer).
     pub allow_on_headers_stop_iteration: bool,
+    /// The VM's environment variables.
+    pub environment: Vec<(String, String)>,
     pub root_id: String,
     pub vm_id: String,
     pub failure_policy: FailurePolicy,

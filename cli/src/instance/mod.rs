@@ -5,6 +5,7 @@
 mod client;
 mod control;
 mod detach;
+mod given;
 mod hold;
 mod levels;
 mod plan;
@@ -14,8 +15,9 @@ mod status;
 
 pub use client::{Client, Lines};
 pub use detach::{answer_parent, start_detached};
+pub use given::plugins as given_plugins;
 pub use hold::hold;
 pub use plan::CAPTURE;
 pub use running::Instance;
-pub use spec::{BackendSpec, PluginSource, PluginSpec, Spec, Target, Upstream, default_workers};
+pub use spec::{BackendSpec, Given, PluginSource, PluginSpec, Spec, Target, Upstream, default_workers};
 pub use status::{Counters, InstanceStatus, LogEntry, PluginStatus, ReloadRequest, Reloaded, Started};

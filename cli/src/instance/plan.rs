@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::spec::{PluginSpec, Spec, Target};
+use super::spec::{Given, PluginSpec, Spec, Target};
 use crate::bundle;
 use crate::error::{Error, Result};
-use crate::harness::{Cluster, Direction, Filter, Listener, Module, Topology};
+use crate::harness::{Cluster, Direction, Filter, Listener, Module, Own, Topology};
 use crate::state::read_small;
 
 /// The capture filter's name among plugins.
@@ -45,7 +45,7 @@ pub(super) fn load(plugin: &PluginSpec, warnings: &mut Vec<String>) -> Result<Lo
         Some(path) => bundle::read(&plugin.name, path)?,
     };
     let configuration = match &plugin.config {
-        None => Vec::new(),
+        None => plugin.given.as_ref().map(|given| given.configuration.clone()).unwrap_or_default(),
         Some(path) => read_config(path)?,
     };
     if bundle::is_capture(&module) {
@@ -105,7 +105,7 @@ pub(super) fn filters(
     load: Load,
 ) -> Result<Vec<Filter>> {
     let mut directions = vec![Direction::Inbound];
-    if spec.outbound.is_some() {
+    if spec.outbound.is_some() && spec.bootstrap.is_none() {
         directions.push(Direction::Outbound);
     }
     directions
@@ -116,15 +116,25 @@ pub(super) fn filters(
             } else {
                 loaded.configuration.clone()
             };
+            let given = plugin.given.clone().unwrap_or_else(|| Given {
+                name: plugin.name.clone(),
+                vm_id: plugin.name.clone(),
+                configuration: Vec::new(),
+                vm_configuration: Vec::new(),
+                allow_on_headers_stop_iteration: false,
+                environment: Vec::new(),
+            });
             Ok(Filter {
                 name: filter_name(&plugin.name, direction),
                 plugin: plugin.name.clone(),
+                seen_as: given.name,
                 module: loaded.module.clone(),
                 configuration,
-                vm_configuration: Vec::new(),
-                allow_on_headers_stop_iteration: false,
+                vm_configuration: given.vm_configuration,
+                allow_on_headers_stop_iteration: given.allow_on_headers_stop_iteration,
+                environment: given.environment,
                 root_id: plugin.root_id.clone(),
-                vm_id: plugin.name.clone(),
+                vm_id: given.vm_id,
                 failure_policy: plugin.failure_policy,
                 generation: load.generation,
             })
@@ -154,9 +164,24 @@ pub(super) fn topology(spec: &Spec, places: &Places, filters: Vec<Filter>) -> To
             buffer_limit: None,
         });
     }
+    if let Some(bootstrap) = &spec.bootstrap {
+        // Listeners and clusters are the user's; only the backend's is ours.
+        listeners.clear();
+        clusters.retain(|cluster| cluster.name == BACKEND_CLUSTER);
+        let files = bootstrap.files();
+        return Topology {
+            own: Some(Own { document: bootstrap.document.clone(), files }),
+            ..assembled(spec, listeners, clusters, filters)
+        };
+    }
     clusters.extend(places.clusters.iter().map(|(name, target)| cluster(name, target)));
+    assembled(spec, listeners, clusters, filters)
+}
+
+fn assembled(spec: &Spec, listeners: Vec<Listener>, clusters: Vec<Cluster>, filters: Vec<Filter>) -> Topology {
     Topology {
         instance: spec.name.clone(),
+        own: None,
         listeners,
         clusters,
         filters,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::plan::CAPTURE;
+use crate::bootstrap::Bootstrap;
 use crate::error::{Error, Result};
 use crate::harness::{FailurePolicy, Kind, Limits};
 use crate::logs::Level;
@@ -29,6 +30,10 @@ pub struct Spec {
     /// More clusters, for the callouts of plugins.
     pub clusters: Vec<(String, Upstream)>,
     pub plugins: Vec<PluginSpec>,
+    /// The user's own bootstrap, its Wasm filters taken out, instead of
+    /// listeners and clusters of ours.
+    #[serde(default)]
+    pub bootstrap: Option<Bootstrap>,
     pub backend: BackendSpec,
     pub workers: usize,
     pub log_level: Level,
@@ -62,6 +67,21 @@ pub struct PluginSpec {
     pub config: Option<PathBuf>,
     pub root_id: String,
     pub failure_policy: FailurePolicy,
+    /// What a bootstrap says of it besides.
+    #[serde(default)]
+    pub given: Option<Given>,
+}
+
+/// A plugin's settings as a user's bootstrap has them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Given {
+    /// The name that the plugin sees.
+    pub name: String,
+    pub vm_id: String,
+    pub configuration: Vec<u8>,
+    pub vm_configuration: Vec<u8>,
+    pub allow_on_headers_stop_iteration: bool,
+    pub environment: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +165,7 @@ impl PluginSpec {
             config: None,
             root_id: String::new(),
             failure_policy: policy.unwrap_or(FailurePolicy::FailOpen),
+            given: None,
         }
     }
 

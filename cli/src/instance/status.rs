@@ -57,10 +57,14 @@ impl Counters {
     /// From Envoy's statistics; the store's numbers are added by the instance.
     pub fn from_stats(stats: &Stats) -> Self {
         let of = |name: &str| stats.get(&format!("wasmcustom.{name}")).copied().unwrap_or(0);
-        let listeners = ["http.inbound.downstream_rq_total", "http.outbound.downstream_rq_total"];
         let dropped_prefix = format!("wasmcustom.{}", spctl_plugin::metrics::DROPPED_PREFIX);
         Self {
-            requests: listeners.iter().filter_map(|name| stats.get(*name)).sum(),
+            requests: stats
+                .iter()
+                .filter(|(name, _)| name.starts_with("http.") && name.ends_with(".downstream_rq_total"))
+                .filter(|(name, _)| !name.starts_with("http.admin.") && !name.starts_with("http.async-client."))
+                .map(|(_, count)| count)
+                .sum(),
             captured: of(spctl_plugin::metrics::CAPTURED),
             exported: of(spctl_plugin::metrics::EXPORTED),
             queued: of(spctl_plugin::metrics::QUEUED),

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::own;
 use crate::error::{Error, Result};
 use crate::harness::{Direction, FailurePolicy, Filter, Topology};
 use crate::template::{ENVOY_BOOTSTRAP, ENVOY_FILTER, render};
@@ -58,10 +59,16 @@ pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Pat
         })
         .collect();
     let node = format!("spctl-{}", topology.instance);
-    render(
+    let text = render(
         ENVOY_BOOTSTRAP,
         &json!({"node": node, "config_dir": config_dir.display().to_string(), "admin": {"host": admin.ip().to_string(), "port": admin.port()}, "listeners": listeners, "clusters": clusters}),
-    )
+    )?;
+    let Some(own) = &topology.own else { return Ok(text) };
+    // Ours, rendered, lends its clusters to the user's.
+    let ours: Value = serde_yaml::from_str(&text).map_err(|e| Error::Protocol(e.to_string()))?;
+    let clusters = ours.pointer("/static_resources/clusters").and_then(Value::as_array).cloned().unwrap_or_default();
+    let complete = own::complete(&own.document, &node, admin, config_dir, &clusters);
+    serde_json::to_string_pretty(&complete).map_err(|e| Error::Protocol(e.to_string()))
 }
 
 /// One filter's ECDS file. `version` makes each writing differ: Envoy skips a
@@ -72,11 +79,14 @@ pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<Str
         FailurePolicy::FailOpen => "FAIL_OPEN",
         FailurePolicy::FailReload => "FAIL_RELOAD",
     };
+    let mut environment: serde_json::Map<_, _> =
+        filter.environment.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    environment.insert("SPCTL_GENERATION".into(), filter.generation.to_string().into());
     render(
         ENVOY_FILTER,
         &json!({
             "name": filter.name,
-            "plugin": filter.plugin,
+            "plugin": filter.seen_as,
             "version": version.to_string(),
             "root_id": filter.root_id,
             "vm_id": filter.vm_id,
@@ -85,7 +95,7 @@ pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<Str
             "vm_configuration": any(&filter.vm_configuration),
             "allow_on_headers_stop_iteration": filter.allow_on_headers_stop_iteration,
             "module": module.display().to_string(),
-            "generation": filter.generation.to_string(),
+            "environment": environment,
         }),
     )
 }
@@ -123,6 +133,8 @@ mod tests {
         let filter = Filter {
             name: "capture".into(),
             plugin: "my-plugin".into(),
+            seen_as: "my-plugin".into(),
+            environment: Vec::new(),
             module: Module::new(b"x".to_vec()),
             configuration: Vec::new(),
             vm_configuration: Vec::new(),

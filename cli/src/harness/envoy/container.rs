@@ -56,7 +56,8 @@ pub(super) async fn launch(
     command.extend(arguments(inside, directory));
     let ports: Vec<u16> = published.iter().flat_map(Published::ports).collect();
     let name = format!("spctl-{}-{}", inside.instance, std::process::id());
-    let container = docker::Container { image, name: &name, labels, command, directory, ports: &ports };
+    let files = inside.own.as_ref().map_or(&[][..], |own| &own.files);
+    let container = docker::Container { image, name: &name, labels, command, directory, files, ports: &ports };
     let id = docker.run(&container).await?;
     tokio::spawn(log::read(docker.stderr(&id), lines(Kind::Docker, inside), logs.clone()));
     let exited = watch_exit(docker.clone(), id.clone(), logs.clone());
@@ -67,6 +68,12 @@ pub(super) async fn launch(
 /// The topology as it looks from inside a virtual machine, and where its ports
 /// are on the host.
 pub(super) fn publish(topology: &Topology) -> Result<(Topology, Published)> {
+    if topology.own.is_some() {
+        return Err(Error::Usage(
+            "a bootstrap of your own in Docker needs a daemon that shares this machine's kernel; use `--harness envoy`"
+                .into(),
+        ));
+    }
     let mut inside = topology.clone();
     let mut listeners = Vec::new();
     for listener in &mut inside.listeners {

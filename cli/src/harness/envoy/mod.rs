@@ -7,6 +7,7 @@ mod config;
 mod container;
 mod log;
 mod native;
+mod own;
 mod reload;
 mod start;
 
@@ -249,6 +250,6 @@ fn arguments(topology: &Topology, directory: &Path) -> Vec<String> {
 /// Turns Envoy's stderr into lines that know their plugin.
 fn lines(kind: Kind, topology: &Topology) -> EnvoyLines {
     let plugins: Vec<_> =
-        topology.filters.iter().map(|f| (f.plugin.clone(), f.root_id.clone(), f.vm_id.clone())).collect();
+        topology.filters.iter().map(|f| (f.seen_as.clone(), f.root_id.clone(), f.vm_id.clone())).collect();
     EnvoyLines::new(kind.name(), &plugins)
 }

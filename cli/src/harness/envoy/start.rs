@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::admin::Admin;
+use super::own;
 use super::{Exited, LINE_PAUSE, Launched, POLL, Published};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{Addresses, Direction, Kind, Topology};
@@ -77,6 +78,9 @@ impl<'a> Starting<'a> {
             Some(first) if failed.values().any(|count| *count > 0) => {
                 Err(Error::PortInUse { address: first.address.to_string(), flag: "--listen" })
             }
+            None if failed.values().any(|count| *count > 0) => {
+                Err(self.failed("a listener could not be made; is its port in use?".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -103,6 +107,10 @@ impl<'a> Starting<'a> {
             return Ok(Addresses { inbound, outbound, admin: Some(admin.0) });
         }
         let listeners = admin.listeners().await?;
+        if let Some(own) = &self.topology.own {
+            let first = own::listeners(&own.document).first().and_then(|name| listeners.get(name)).copied();
+            return Ok(Addresses { inbound: first, outbound: None, admin: Some(admin.0) });
+        }
         let of = |direction: Direction| listeners.get(direction.name()).copied();
         Ok(Addresses { inbound: of(Direction::Inbound), outbound: of(Direction::Outbound), admin: Some(admin.0) })
     }

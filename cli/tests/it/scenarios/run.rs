@@ -106,6 +106,7 @@ impl Runner {
         clusters.extend(servers.iter().map(|(name, server)| cluster(name, server.address)));
         let names = |n: usize, plugin: &Plugin| format!("{}-{n}", plugin.name);
         Topology {
+            own: None,
             instance: "scenario".into(),
             listeners: vec![Listener {
                 direction: Direction::Inbound,
@@ -132,6 +133,8 @@ impl Runner {
         Filter {
             name,
             plugin: plugin.name.clone(),
+            seen_as: plugin.name.clone(),
+            environment: Vec::new(),
             module: self.guests.module(&plugin.guest),
             configuration,
             vm_configuration: plugin.vm_config.clone().into_bytes(),

@@ -1,0 +1,105 @@
+//! A user's own Envoy bootstrap: read, repaired where years have passed over
+//! it, its Wasm filters found and made replaceable. Pure but for the files it
+//! names; knows nothing of harnesses.
+
+mod plugins;
+mod repair;
+mod walk;
+
+pub use plugins::{Code, DISCOVERED, Placed};
+pub use repair::Repair;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::state::read_small;
+
+const FILE_MAX: u64 = 16 << 20;
+
+/// A bootstrap as read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bootstrap {
+    pub path: PathBuf,
+    pub document: Value,
+}
+
+/// `--map FROM=TO`: where a path of a container is on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathMap {
+    pub from: String,
+    pub to: PathBuf,
+}
+
+impl Bootstrap {
+    /// Reads YAML (or JSON) and resolves the paths in it: mapped, then relative
+    /// to the current directory as Envoy takes them.
+    pub fn read(path: &Path, maps: &[PathMap]) -> Result<Self> {
+        let unparsable = |reason: String| Error::ConfigUnparsable { place: format!("`{}`", path.display()), reason };
+        let bytes = read_small(path, FILE_MAX)?;
+        let mut document: Value = serde_yaml::from_slice(&bytes).map_err(|e| unparsable(e.to_string()))?;
+        if !document.is_object() {
+            return Err(unparsable("it is not a mapping".into()));
+        }
+        walk::each_string(&mut document, &mut |key, text| {
+            if !matches!(key, "filename" | "path") {
+                return;
+            }
+            for map in maps {
+                if let Some(rest) = text.strip_prefix(&map.from) {
+                    *text = format!("{}{rest}", map.to.display());
+                }
+            }
+            // As Envoy takes it, from wherever it will be started.
+            if key == "filename"
+                && let Ok(absolute) = std::path::absolute(&text)
+                && absolute.exists()
+            {
+                *text = absolute.display().to_string();
+            }
+        });
+        Ok(Self { path: path.to_owned(), document })
+    }
+
+    /// What today's Envoy would refuse, each with its repair already made in
+    /// the document.
+    pub fn repair(&mut self) -> Vec<Repair> {
+        repair::all(&mut self.document)
+    }
+
+    /// Takes the Wasm filters out, leaving places that name them; `directory`
+    /// will hold what is discovered there.
+    pub fn take_plugins(&mut self) -> Result<Vec<Placed>> {
+        plugins::take(&mut self.document).map_err(|(key, reason)| self.refused(key, reason))
+    }
+
+    /// Files that the document names and that are there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        walk::each_string(&mut self.document.clone(), &mut |key, text| {
+            if key == "filename" && Path::new(text).is_file() {
+                files.push(PathBuf::from(text.as_str()));
+            }
+        });
+        files
+    }
+
+    /// An error at a key of this file.
+    pub fn refused(&self, key: String, reason: String) -> Error {
+        Error::ConfigRejected { place: format!("`{}`", self.path.display()), key, reason }
+    }
+}
+
+impl PathMap {
+    /// `FROM=TO`.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once('=') {
+            Some((from, to)) if !from.is_empty() && !to.is_empty() => {
+                Ok(Self { from: from.trim_end_matches('/').to_owned(), to: to.trim_end_matches('/').into() })
+            }
+            _ => Err("give FROM=TO, as in /etc/envoy=.".to_owned()),
+        }
+    }
+}

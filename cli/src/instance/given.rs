@@ -1,0 +1,100 @@
+//! From a user's bootstrap to plugins: its Wasm filters, each with its module
+//! found or fetched.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::spec::{Given, PluginSource, PluginSpec, Target};
+use crate::adapters::http;
+use crate::bootstrap::{Bootstrap, Code};
+use crate::error::{Error, Result};
+use crate::harness::FailurePolicy;
+use crate::state::{hex, private_dir, write_private};
+
+/// Envoy's own default for a remote module is the URI's timeout; this is generous.
+const FETCH: Duration = Duration::from_secs(60);
+
+/// Takes the Wasm filters out of the document. Modules that are not files
+/// become files below `cache`.
+pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<PluginSpec>> {
+    let mut specs = Vec::new();
+    for placed in bootstrap.take_plugins()? {
+        let source = match placed.code {
+            Code::File(path) => PluginSource::File(found(&path, bootstrap)?),
+            Code::Inline(bytes) => PluginSource::File(kept(&bytes, cache)?),
+            Code::Remote { url, sha256 } => PluginSource::File(kept(&fetch(&url, &sha256, bootstrap).await?, cache)?),
+        };
+        specs.push(PluginSpec {
+            name: placed.filter,
+            source,
+            config: None,
+            root_id: placed.root_id,
+            failure_policy: match placed.failure_policy.as_str() {
+                "FAIL_OPEN" => FailurePolicy::FailOpen,
+                "FAIL_RELOAD" => FailurePolicy::FailReload,
+                _ => FailurePolicy::FailClosed,
+            },
+            given: Some(Given {
+                name: placed.plugin,
+                vm_id: placed.vm_id,
+                configuration: placed.configuration,
+                vm_configuration: placed.vm_configuration,
+                allow_on_headers_stop_iteration: placed.allow_on_headers_stop_iteration,
+                environment: placed.environment,
+            }),
+        });
+    }
+    Ok(specs)
+}
+
+fn kept(module: &[u8], cache: &Path) -> Result<PathBuf> {
+    let dir = cache.join("plugins");
+    private_dir(&dir).map_err(|source| Error::StateDir { path: dir.clone(), source })?;
+    let path = dir.join(format!("{}.wasm", hex(&Sha256::digest(module))));
+    write_private(&path, module)?;
+    Ok(path)
+}
+
+fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    // Courses and images mount the module somewhere else.
+    let name = path.file_name().unwrap_or_default();
+    let beside = bootstrap.path.parent().unwrap_or(Path::new("."));
+    let near = ["", "wasm", "target/wasm32-unknown-unknown/release"].map(|dir| beside.join(dir).join(name));
+    let from = path.parent().unwrap_or(Path::new("/")).display();
+    let hint = match near.iter().find(|near| near.is_file()).and_then(|near| near.parent()) {
+        Some(dir) if dir.as_os_str().is_empty() => format!("; `--map {from}=.` would find it"),
+        Some(dir) => format!("; `--map {from}={}` would find it", dir.display()),
+        None => format!("; say where it is with `--map {from}=DIRECTORY`"),
+    };
+    Err(bootstrap.refused("code.local.filename".into(), format!("there is no file `{}`{hint}", path.display())))
+}
+
+async fn fetch(url: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
+    let refused = |reason: String| bootstrap.refused("code.remote".into(), reason);
+    let target = Target::parse(url)?;
+    if target.tls {
+        return Err(refused(format!("`{url}`: fetch it yourself and use `local.filename`; https is not fetched yet")));
+    }
+    let failed = |e: std::io::Error| refused(format!("`{url}`: {e}"));
+    let address = tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(failed)?.next();
+    let address = address.ok_or_else(|| refused(format!("`{url}`: the name has no address")))?;
+    let path = if target.path.is_empty() { "/" } else { &target.path };
+    let answer = http::ask(address, "GET", path, FETCH).await.map_err(failed)?;
+    if !answer.status.is_success() {
+        return Err(refused(format!("`{url}` was answered with {}", answer.status)));
+    }
+    let digest = hex(&Sha256::digest(&answer.body));
+    if !digest.eq_ignore_ascii_case(sha256) {
+        return Err(Error::ConfigRejected {
+            place: format!("`{}`", bootstrap.path.display()),
+            key: "code.remote.sha256".into(),
+            reason: format!("`{url}` has the plugin digest {digest}, not {sha256}"),
+        });
+    }
+    Ok(answer.body.to_vec())
+}
