@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use spctl_host::{Body, CallResponse, Callout, CalloutResult, HeaderKind, HeaderList};
 
-use crate::http1::{self, BodyReader, Chunking, Event, Framing};
+use crate::http1::{self, Asked, BodyReader, Chunking, Event, Framing};
 use crate::upstream::{Conn, ConnectError, Lease, Local};
 use crate::worker::WorkerContext;
 
@@ -116,10 +116,11 @@ async fn on_connection(
         _ => out.extend_from_slice(&callout.body),
     }
     write(&mut conn, &out).await?;
-    let to_head = callout.headers.get(b":method") == Some(b"HEAD");
+    let asked = if callout.headers.get(b":method") == Some(b"HEAD") { Asked::Head } else { Asked::Anything };
+    let mut head_seen = 0;
     let response = loop {
         let headers = HeaderList::new(HeaderKind::Response);
-        match http1::parse_response(&mut conn.buffer, headers, to_head) {
+        match http1::parse_response(&mut conn.buffer, &mut head_seen, headers, asked) {
             Err(_) => return Err(Failure::Terminated),
             Ok(Some(response)) if matches!(response.code, 100..=199) => {}
             Ok(Some(response)) => break response,

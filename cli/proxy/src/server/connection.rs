@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::listener::LocalListener;
-use super::stream::{Peer, Step, Stream};
+use super::stream::{Close, Peer, Step, Stream};
 use crate::http1::{self, BadRequest};
 use crate::worker::WorkerContext;
 
@@ -38,10 +38,12 @@ struct Connection {
     io: TcpStream,
     peer: Peer,
     input: BytesMut,
+    /// How far the end of the next head has been looked for.
+    head_seen: usize,
     output: BytesMut,
     stream: Option<Stream>,
     /// No request follows the one that is being answered.
-    closing: bool,
+    closing: Option<Close>,
     lingering: Option<Pin<Box<Sleep>>>,
     probe: Option<Pin<Box<Sleep>>>,
 }
@@ -60,9 +62,10 @@ pub(crate) async fn serve(worker: Rc<WorkerContext>, listener: Rc<LocalListener>
         io,
         peer,
         input: BytesMut::new(),
+        head_seen: 0,
         output: BytesMut::new(),
         stream: None,
-        closing: false,
+        closing: None,
         lingering: None,
         probe: None,
     };
@@ -146,21 +149,21 @@ impl Connection {
 
     /// Between streams: the next request, or the end. False: close now.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if self.closing {
+        if let Some(close) = self.closing {
             if !self.output.is_empty() {
+                return Poll::Pending;
+            }
+            if close == Close::Now && pin!(tokio::io::AsyncWriteExt::shutdown(&mut self.io)).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             // The client reads the answer undisturbed by a reset that bytes it
             // had sent and nobody read would cause.
-            if pin!(tokio::io::AsyncWriteExt::shutdown(&mut self.io)).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
             self.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
             return Poll::Ready(true);
         }
         if !self.input.is_empty() && self.output.len() < READ_AHEAD {
             let headers = HeaderList::new(HeaderKind::Request);
-            match http1::parse_request(&mut self.input, headers) {
+            match http1::parse_request(&mut self.input, &mut self.head_seen, headers) {
                 Ok(None) => {}
                 Ok(Some(request)) => {
                     let (worker, listener) = (&self.worker, &self.listener);
@@ -174,7 +177,7 @@ impl Connection {
             }
         }
         if self.worker.is_draining() && self.input.is_empty() {
-            self.closing = true;
+            self.closing = Some(Close::Delayed);
             return Poll::Ready(true);
         }
         match self.poll_fill(cx) {
@@ -214,15 +217,15 @@ impl Connection {
         match stream.poll(cx, &mut self.output) {
             Step::Progress => return Poll::Ready(true),
             Step::Done { close } => {
-                self.closing |= close;
+                self.closing = close;
                 self.stream = None;
                 return Poll::Ready(true);
             }
             Step::Cut => {
                 // What has been written still goes out; no more comes.
+                self.closing = Some(Close::Delayed);
                 self.stream = None;
-                let _ = self.poll_flush(cx);
-                return Poll::Ready(false);
+                return Poll::Ready(true);
             }
             Step::Pending => {}
         }
@@ -231,10 +234,10 @@ impl Connection {
             match stream.on_body(&mut self.input) {
                 Ok(true) => progress = true,
                 Ok(false) => break,
-                Err(()) => {
+                Err(bad) => {
                     self.listener.shared.stats.cx_protocol_error.inc();
-                    self.disconnected();
-                    return Poll::Ready(false);
+                    stream.refuse_rest(bad);
+                    return Poll::Ready(true);
                 }
             }
         }

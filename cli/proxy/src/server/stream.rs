@@ -29,7 +29,7 @@ mod flags {
     pub(super) const UPSTREAM_CONNECTION_TERMINATION: u64 = 0x40;
     pub(super) const NO_ROUTE_FOUND: u64 = 0x100;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 0x4000;
-    pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 0x800_0000;
+    pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 0x80_0000;
 }
 
 /// Where a downstream connection is, for the streams on it.
@@ -45,12 +45,21 @@ pub(super) enum Step {
     /// Something moved: poll again.
     Progress,
     Pending,
-    /// The response is written.
+    /// The response is written; what becomes of the connection.
     Done {
-        close: bool,
+        close: Option<Close>,
     },
     /// Nothing more can be said on this connection.
     Cut,
+}
+
+/// How a connection ends behind a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Close {
+    /// As the client wanted.
+    Now,
+    /// The client has `delayed_close_timeout` to read what it was not after.
+    Delayed,
 }
 
 pub(super) struct Stream {
@@ -59,7 +68,7 @@ pub(super) struct Stream {
     chain: Rc<Chain>,
     body: BodyReader,
     request_complete: bool,
-    close: bool,
+    close: Option<Close>,
     to_head: bool,
     response: Option<Chunking>,
     response_done: bool,
@@ -79,13 +88,22 @@ impl Stream {
         mut request: Request,
         out: &mut BytesMut,
     ) -> Self {
+        let connect = request.headers.get(b":method") == Some(b"CONNECT");
         if request.expects_continue {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        rules::prepare_request(&mut request.headers, &listener.shared.config, peer.remote);
+        rules::drop_connection_headers(&mut request.headers);
         let mut stream = Self::new(worker, listener, peer, request.framing);
-        stream.close = request.close;
+        stream.close = request.close.then_some(Close::Now);
         stream.to_head = request.headers.get(b":method") == Some(b"HEAD");
+        let refusal =
+            rules::refusal(&request.headers).or((request.tunnel && !connect).then_some((403, "upgrade_failed")));
+        if let Some((code, details)) = refusal {
+            stream.close = Some(Close::Delayed);
+            stream.chain.refuse(Some(request.headers), LocalReply::new(code, "", details));
+            return stream;
+        }
+        rules::prepare_request(&mut request.headers, &listener.shared.config, peer.remote);
         stream.chain.on_headers(Side::Request, request.headers, stream.request_complete);
         stream
     }
@@ -97,21 +115,19 @@ impl Stream {
         peer: Peer,
         bad: BadRequest,
     ) -> Self {
-        let (code, text, details) = match bad {
-            BadRequest::Malformed => (400, "Bad Request", "http1.codec_error"),
-            BadRequest::TooLarge => (431, "Request Header Fields Too Large", "http1.headers_too_large"),
-            BadRequest::UnknownCoding => (501, "Not Implemented", "http1.invalid_transfer_encoding"),
-            BadRequest::OldProtocol => (426, "Upgrade Required", "low_version"),
-            BadRequest::Invalid(_) => (400, "", "missing_host_header"),
-        };
+        let (code, text, details) = bad.answer();
         let mut stream = Self::new(worker, listener, peer, Framing::None);
-        stream.close = true;
-        let request = match bad {
-            BadRequest::Invalid(headers) => Some(headers),
-            _ => None,
-        };
-        stream.chain.refuse(request, LocalReply::new(code, text, details));
+        stream.close = Some(Close::Delayed);
+        stream.chain.refuse(None, LocalReply::new(code, text, details));
         stream
+    }
+
+    /// Answers a request whose body cannot be read, if that is still possible.
+    pub(super) fn refuse_rest(&mut self, bad: BadRequest) {
+        let (code, text, details) = bad.answer();
+        self.close = Some(Close::Delayed);
+        self.upstream = None;
+        self.chain.local_reply(LocalReply::new(code, text, details));
     }
 
     fn new(worker: &Rc<WorkerContext>, listener: &Rc<LocalListener>, peer: Peer, framing: Framing) -> Self {
@@ -141,7 +157,7 @@ impl Stream {
             chain,
             request_complete: body.is_done(),
             body,
-            close: false,
+            close: None,
             to_head: false,
             response: None,
             response_done: false,
@@ -173,8 +189,8 @@ impl Stream {
     }
 
     /// Takes what has arrived of the request's body.
-    pub(super) fn on_body(&mut self, buffer: &mut BytesMut) -> Result<bool, ()> {
-        let event = self.body.read(buffer).map_err(|_| ())?;
+    pub(super) fn on_body(&mut self, buffer: &mut BytesMut) -> Result<bool, BadRequest> {
+        let event = self.body.read(buffer)?;
         match event {
             Event::Pending => return Ok(false),
             Event::Data { data, end } => {

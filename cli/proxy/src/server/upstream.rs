@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use spctl_host::{Body, HeaderKind, HeaderList};
 
-use crate::http1::{self, BodyReader, Chunking, Event, Framing, Response};
+use crate::http1::{self, Asked, BodyReader, Chunking, Event, Framing, Response};
 use crate::upstream::{Conn, ConnectError, Lease, Local};
 
 /// Bytes on their way to a peer beyond which no more are taken from the other.
@@ -49,7 +49,8 @@ pub(super) struct UpstreamExchange {
     state: State,
     out: BytesMut,
     chunking: Chunking,
-    to_head: bool,
+    asked: Asked,
+    head_seen: usize,
     /// All of the request is in `out`, or gone.
     request_ended: bool,
     /// The whole request, while it may be sent once more.
@@ -84,7 +85,8 @@ impl UpstreamExchange {
             state,
             out,
             chunking,
-            to_head: headers.get(b":method") == Some(b"HEAD"),
+            asked: if headers.get(b":method") == Some(b"HEAD") { Asked::Head } else { Asked::Anything },
+            head_seen: 0,
             request_ended: end_stream,
             replay,
             reader: None,
@@ -247,7 +249,7 @@ impl UpstreamExchange {
         let State::Connected(conn) = &mut self.state else { return Ok(None) };
         let Some(reader) = &mut self.reader else {
             let headers = HeaderList::new(HeaderKind::Response);
-            let response = http1::parse_response(&mut conn.buffer, headers, self.to_head);
+            let response = http1::parse_response(&mut conn.buffer, &mut self.head_seen, headers, self.asked);
             let Some(response) = response.map_err(|_| Failure::Protocol)? else { return Ok(None) };
             if matches!(response.code, 100 | 102..=199) {
                 // Interim answers end here, as Envoy's do by default.

@@ -5,7 +5,7 @@ use spctl_host::{Body, LocalReply, Output, Side};
 
 use super::super::rules;
 use super::super::upstream::UpstreamExchange;
-use super::{Stream, flags};
+use super::{Close, Stream, flags};
 use crate::config::HostRewrite;
 use crate::http1::{self, Chunking};
 use crate::upstream::Endpoint;
@@ -85,9 +85,11 @@ impl Stream {
     }
 
     fn send_response(&mut self, end_stream: bool, out: &mut BytesMut) {
-        self.close |= !self.request_complete || self.worker.is_draining();
+        if !self.request_complete || self.worker.is_draining() {
+            self.close.get_or_insert(Close::Delayed);
+        }
         let Some(mut headers) = self.chain.exchange().headers_mut(Side::Response) else { return };
-        rules::finish_response(&mut headers, &self.listener.shared.config, self.close);
+        rules::finish_response(&mut headers, &self.listener.shared.config, self.close.is_some());
         self.response = Some(http1::response_head(out, &headers, end_stream, self.to_head));
         drop(headers);
         self.note_response_code();
