@@ -20,6 +20,6 @@ mod write;
 pub(crate) use body::{BodyReader, Event};
 pub(crate) use chars::{is_token, is_value};
 pub(crate) use framing::{Framing, tokens};
-pub(crate) use request::{BadRequest, Request, parse_request};
-pub(crate) use response::{Asked, Response, parse_response};
+pub(crate) use request::{BadRequest, MAX_HEAD, Request, parse_request};
+pub(crate) use response::{Asked, parse_response};
 pub(crate) use write::{Chunking, chunk, end_of_chunks, request_head, response_head, trailers};

@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use spctl_host::HeaderList;
 
+use super::stream::Peer;
 use crate::config::{HostRewrite, Listener, Route, ServerHeader};
 use crate::http1::{is_token, is_value, tokens};
 
@@ -34,24 +35,25 @@ const INTERNAL: &[&[u8]] = &[
 ];
 
 /// What Envoy does to a request before any filter sees it.
-pub(crate) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: SocketAddr) {
+pub(super) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: Peer) {
     if !headers.contains(b":scheme") {
-        headers.add(b":scheme", b"http");
+        headers.add(b":scheme", if peer.is_tls { &b"https"[..] } else { b"http" });
     }
     if headers.get(b"expect").is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue")) {
         headers.remove(b"expect");
     }
-    let internal = listener.use_remote_address && is_internal(peer.ip()) && !headers.contains(b"x-forwarded-for");
+    let internal =
+        listener.use_remote_address && is_internal(peer.remote.ip()) && !headers.contains(b"x-forwarded-for");
     if has_envoy_headers(headers) {
         for name in INTERNAL {
             headers.remove(name);
         }
     }
     if listener.use_remote_address {
-        headers.add(b"x-forwarded-for", peer.ip().to_string().as_bytes());
+        headers.add(b"x-forwarded-for", peer.remote.ip().to_string().as_bytes());
     }
     if !headers.contains(b"x-forwarded-proto") {
-        headers.add(b"x-forwarded-proto", b"http");
+        headers.add(b"x-forwarded-proto", if peer.is_tls { &b"https"[..] } else { b"http" });
     }
     if internal {
         headers.add(b"x-envoy-internal", b"true");
