@@ -85,7 +85,7 @@ pub struct Place {
     #[arg(long, value_name = "IMAGE", env = "SPCTL_IMAGE")]
     pub image: Option<String>,
 
-    /// Where the proxy listens [default: 127.0.0.1:10000 if free, else any free port].
+    /// Where the proxy listens [default: 127.0.0.1:10000 if free, else any free port; with -c what the file says].
     #[arg(long, value_name = "ADDRESS", env = "SPCTL_LISTEN")]
     pub listen: Option<SocketAddr>,
 

@@ -9,10 +9,11 @@ mod walk;
 pub use plugins::{Code, DISCOVERED, Placed};
 pub use repair::Repair;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::state::read_small;
@@ -73,6 +74,14 @@ impl Bootstrap {
     /// will hold what is discovered there.
     pub fn take_plugins(&mut self) -> Result<Vec<Placed>> {
         plugins::take(&mut self.document).map_err(|(key, reason)| self.refused(key, reason))
+    }
+
+    /// Moves the first listener.
+    pub fn listen(&mut self, address: SocketAddr) {
+        if let Some(slot) = self.document.pointer_mut("/static_resources/listeners/0/address") {
+            let (host, port) = (address.ip().to_string(), address.port());
+            *slot = json!({"socket_address": {"address": host, "port_value": port}});
+        }
     }
 
     /// Files that the document names and that are there.

@@ -36,7 +36,7 @@ pub struct Args {
 
     /// Your own Envoy bootstrap (YAML or JSON) instead of the flags below; its Wasm filters can be reloaded.
     #[arg(long, short = 'c', value_name = "ENVOY.YAML",
-          conflicts_with_all = ["upstream", "outbound", "cluster", "plugin", "no_plugin", "root_id", "fail_policy", "listen"])]
+          conflicts_with_all = ["upstream", "outbound", "cluster", "plugin", "no_plugin", "root_id", "fail_policy"])]
     bootstrap: Option<PathBuf>,
 
     /// Where a path in that bootstrap is on this machine; repeatable.
@@ -114,7 +114,7 @@ pub struct Args {
 pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let detach = args.detach;
     let own = match &args.bootstrap {
-        Some(path) => Some(own_bootstrap(path, &args.map, args.fix, context).await?),
+        Some(path) => Some(own_bootstrap(path, &args, context).await?),
         None => None,
     };
     let spec = resolve(args, own, Settings::load()?, context.output)?;
@@ -258,20 +258,18 @@ fn resolve(args: Args, own: Option<(Bootstrap, Vec<PluginSpec>)>, settings: Sett
 }
 
 /// Reads a user's bootstrap. What today's Envoy would refuse in it is an error
-/// that explains, or with `fix` a warning each.
-async fn own_bootstrap(
-    path: &Path,
-    maps: &[PathMap],
-    fix: bool,
-    context: &Context<'_>,
-) -> Result<(Bootstrap, Vec<PluginSpec>)> {
-    let mut bootstrap = Bootstrap::read(path, maps)?;
+/// that explains, or with `--fix` a warning each.
+async fn own_bootstrap(path: &Path, args: &Args, context: &Context<'_>) -> Result<(Bootstrap, Vec<PluginSpec>)> {
+    let mut bootstrap = Bootstrap::read(path, &args.map)?;
     let repairs = bootstrap.repair();
-    if !fix && !repairs.is_empty() {
+    if !args.fix && !repairs.is_empty() {
         return Err(Error::Outdated { path: path.to_owned(), repairs });
     }
     for Repair { key, why, change } in repairs {
         context.output.warn(format!("{}: {key}: {change} ({why})", path.display()));
+    }
+    if let Some(address) = args.place.listen {
+        bootstrap.listen(address);
     }
     let plugins = given_plugins(&mut bootstrap, &context.home.cache()).await?;
     Ok((bootstrap, plugins))

@@ -66,6 +66,14 @@ pub struct Own {
     pub files: Vec<PathBuf>,
 }
 
+impl Own {
+    pub fn cluster_names(&self) -> Vec<String> {
+        let clusters = self.document.pointer("/static_resources/clusters").and_then(serde_json::Value::as_array);
+        let names = clusters.into_iter().flatten().filter_map(|cluster| cluster.get("name")?.as_str());
+        names.map(str::to_owned).collect()
+    }
+}
+
 /// Guest limits that only the embedded host can hold to.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Limits {

@@ -81,6 +81,10 @@ impl Instance {
             begun = begin(&spec, topology.clone(), home, &dir, &logs).await;
         }
         let (harness, child) = begun?;
+        if let (Kind::Embedded, Some(own)) = (spec.harness, &topology.own) {
+            let keys = Embedded::unheeded(own).into_iter();
+            warnings.extend(keys.map(|key| format!("`{key}` has no effect on the embedded harness")));
+        }
         let aside = Topology { filters: Vec::new(), ..topology };
         if let (Some(demo), Some(outbound)) = (&demo, harness.addresses().outbound) {
             demo.call_inventory_at(outbound);

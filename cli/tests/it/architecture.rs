@@ -83,7 +83,7 @@ fn only_their_rooms_name_the_big_libraries() {
     for (name, room) in [
         ("wasmtime::", "host/src"),
         ("rusqlite::", "src/backend"),
-        ("spctl_proxy::", "src/harness/embedded.rs"),
+        ("spctl_proxy::", "src/harness/embedded"),
         ("indicatif::", "src/ui"),
         ("notify::", "src/commands/reload.rs"),
     ] {

@@ -17,6 +17,7 @@ mod common;
 mod docker;
 mod docs;
 mod logs;
+mod own_bootstrap;
 mod quickstart;
 mod reload;
 mod scenarios;

@@ -1,6 +1,9 @@
 //! The embedded proxy behind the seam: topology in, values out. The only
 //! module that translates `spctl_proxy` types.
 
+mod own;
+mod reader;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,8 +14,8 @@ use spctl_proxy::{
 };
 
 use super::{
-    Addresses, Direction, FailurePolicy, Filter, Harness, Kind, Level, Proof, ProxyStatus, ServedPlugin, Stats,
-    Topology,
+    Addresses, Cluster, Direction, FailurePolicy, Filter, Harness, Kind, Level, Own, Proof, ProxyStatus, ServedPlugin,
+    Stats, Topology,
 };
 use crate::error::{Error, PluginProblem, Result};
 use crate::logs::{Line, LogHub};
@@ -35,15 +38,17 @@ impl Embedded {
     pub async fn start(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<Self> {
         let plugins: Names = topology.filters.iter().map(|f| (f.name.clone(), f.plugin.clone())).collect();
         let log_level = topology.log_level;
-        let config = config(topology, cache, logs);
+        let config = config(topology, cache, logs)?;
+        let first = config.listeners.first().map(|listener| listener.name.clone());
         let current = Arc::new(Mutex::new(config.filters.clone()));
         let proxy = blocking(move || Proxy::start(config)).await?.map_err(|e| start_error(e, &plugins))?;
         let mut addresses = Addresses::default();
         for (name, address) in proxy.addresses() {
-            if name == Direction::Inbound.name() {
-                addresses.inbound = Some(address);
-            } else {
+            // Of a user's own listeners the first is the one to tell of.
+            if name == Direction::Outbound.name() {
                 addresses.outbound = Some(address);
+            } else if Some(name) == first {
+                addresses.inbound = Some(address);
             }
         }
         Ok(Self { proxy: Arc::new(proxy), addresses, plugins, current, log_level: Mutex::new(log_level) })
@@ -52,8 +57,16 @@ impl Embedded {
     /// Loads and configures filters off to the side, serving nothing: what
     /// another harness does before anything live changes.
     pub async fn check(filters: Vec<Filter>, like: &Topology, cache: PathBuf, logs: LogHub) -> Result<()> {
-        let aside = Topology { filters, listeners: Vec::new(), workers: 1, ..like.clone() };
+        let mut aside = Topology { filters, listeners: Vec::new(), own: None, workers: 1, ..like.clone() };
+        // A plugin that calls out as it starts finds the user's clusters, and nobody there.
+        let theirs = like.own.iter().flat_map(|own| own.cluster_names());
+        aside.clusters.extend(theirs.map(|name| Cluster { name, host: "127.0.0.1".into(), port: 9, tls: false }));
         Self::start(aside, cache, logs).await.map(|_| ())
+    }
+
+    /// Keys of a user's bootstrap that do nothing on this harness.
+    pub fn unheeded(own: &Own) -> Vec<String> {
+        own::read(&own.document).map(|read| read.unheeded).unwrap_or_default()
     }
 
     fn plugin_of(&self, filter: &str) -> String {
@@ -170,7 +183,7 @@ fn replace_all(
     Ok(())
 }
 
-fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> ProxyConfig {
+fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfig> {
     let sink = Arc::new(move |line: &spctl_host::LogLine| logs.push(to_line(line)));
     let mut config = ProxyConfig::new(sink);
     config.workers = topology.workers;
@@ -214,7 +227,22 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> ProxyConfig {
             out
         })
         .collect();
-    config
+    if let Some(own) = topology.own {
+        let read = own::read(&own.document).map_err(|(key, reason)| Error::ConfigRejected {
+            place: "your bootstrap".into(),
+            key,
+            reason,
+        })?;
+        config.listeners.extend(read.listeners);
+        let ours = std::mem::replace(&mut config.clusters, read.clusters);
+        let missing = ours.into_iter().filter(|our| !config.clusters.iter().any(|c| c.name == our.name));
+        let missing: Vec<_> = missing.collect();
+        config.clusters.extend(missing);
+        if let Some((id, cluster)) = read.node {
+            (config.node.id, config.node.cluster) = (id, cluster);
+        }
+    }
+    Ok(config)
 }
 
 /// `host:port`, with brackets around an IPv6 address.
