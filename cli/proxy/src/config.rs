@@ -100,6 +100,17 @@ pub struct Listener {
     pub server_header: ServerHeader,
     /// Pass HTTP/1 trailers on (`http_protocol_options.enable_trailers`).
     pub enable_trailers: bool,
+    /// Protocols that a client may change to, `CONNECT` for tunnels
+    /// (`upgrade_configs`).
+    pub upgrades: Vec<String>,
+    /// How long a connection may be without a request; zero: for ever.
+    pub idle_timeout: Duration,
+    /// How long nothing may happen on a stream; zero: for ever.
+    pub stream_idle_timeout: Duration,
+    /// How long the whole of a request may take to arrive; zero: for ever.
+    pub request_timeout: Duration,
+    /// The same of its head.
+    pub request_headers_timeout: Duration,
     /// Trust the peer's address rather than `x-forwarded-for`, and append it.
     pub use_remote_address: bool,
 }
@@ -125,6 +136,11 @@ impl Listener {
             server_name: "envoy".to_owned(),
             server_header: ServerHeader::Overwrite,
             enable_trailers: false,
+            upgrades: Vec::new(),
+            idle_timeout: Duration::from_secs(3600),
+            stream_idle_timeout: Duration::from_secs(300),
+            request_timeout: Duration::ZERO,
+            request_headers_timeout: Duration::ZERO,
             use_remote_address: false,
         }
     }
@@ -151,6 +167,60 @@ pub enum HostRewrite {
     Auto,
 }
 
+/// Whether a route lets clients change to a protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteUpgrade {
+    /// As in the `upgrade` header, or `CONNECT`.
+    pub name: String,
+    pub enabled: bool,
+}
+
+/// What a request is tried again after (`retry_on`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryOn {
+    ServerError,
+    GatewayError,
+    Reset,
+    ResetBeforeRequest,
+    ConnectFailure,
+    Retriable4xx,
+    RefusedStream,
+    RetriableStatusCodes,
+}
+
+impl RetryOn {
+    /// By Envoy's name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "5xx" => Self::ServerError,
+            "gateway-error" => Self::GatewayError,
+            "reset" => Self::Reset,
+            "reset-before-request" => Self::ResetBeforeRequest,
+            "connect-failure" => Self::ConnectFailure,
+            "retriable-4xx" => Self::Retriable4xx,
+            "refused-stream" => Self::RefusedStream,
+            "retriable-status-codes" => Self::RetriableStatusCodes,
+            _ => return None,
+        })
+    }
+}
+
+/// Which failures are tried again, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    pub on: Vec<RetryOn>,
+    pub num_retries: u32,
+    /// Zero: a try may take as long as the route's timeout.
+    pub per_try_timeout: Duration,
+    pub retriable_status_codes: Vec<u16>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { on: Vec::new(), num_retries: 1, per_try_timeout: Duration::ZERO, retriable_status_codes: Vec::new() }
+    }
+}
+
 /// Requests to a cluster.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -161,6 +231,12 @@ pub struct Route {
     pub timeout: Duration,
     pub prefix_rewrite: Option<String>,
     pub host_rewrite: HostRewrite,
+    /// None: no other tries, unless the request asks for them.
+    pub retry: Option<RetryPolicy>,
+    /// In place of the listener's `stream_idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// In place of the listener's `upgrades`, for those that are named.
+    pub upgrades: Vec<RouteUpgrade>,
     pub metadata: Metadata,
 }
 
@@ -174,6 +250,9 @@ impl Route {
             timeout: Duration::from_secs(15),
             prefix_rewrite: None,
             host_rewrite: HostRewrite::Keep,
+            retry: None,
+            idle_timeout: None,
+            upgrades: Vec::new(),
             metadata: Metadata::new(),
         }
     }

@@ -18,8 +18,8 @@ mod upstream;
 mod worker;
 
 pub use config::{
-    Cluster, Codec, DownstreamTls, FilterSpec, HostRewrite, Listener, ProxyConfig, Route, RouteMatch, ServerHeader,
-    UpstreamProtocol, UpstreamTls,
+    Cluster, Codec, DownstreamTls, FilterSpec, HostRewrite, Listener, ProxyConfig, RetryOn, RetryPolicy, Route,
+    RouteMatch, RouteUpgrade, ServerHeader, UpstreamProtocol, UpstreamTls,
 };
 pub use error::{FilterError, ReloadError, StartError};
 pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};

@@ -9,6 +9,7 @@ mod common;
 mod parity {
     pub(crate) mod codec;
     pub(crate) mod envoy;
+    pub(crate) mod recovery;
     pub(crate) mod wire;
 }
 
@@ -47,4 +48,19 @@ fn responses_are_read_as_envoy_reads_them() {
 #[test]
 fn connections_end_as_envoy_ends_them() {
     compare(parity::codec::endings());
+}
+
+#[test]
+fn failures_are_tried_again_as_envoy_tries_them() {
+    parity::recovery::retries();
+}
+
+#[test]
+fn patience_ends_where_envoys_ends() {
+    parity::recovery::timeouts();
+}
+
+#[test]
+fn protocols_change_as_envoy_changes_them() {
+    parity::recovery::upgrades();
 }

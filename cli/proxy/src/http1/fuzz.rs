@@ -116,7 +116,7 @@ fn through(input: &[u8], random: &mut Random) -> Vec<Vec<u8>> {
                     }
                     let reader = BodyReader::new(request.framing, HeaderKind::RequestTrailers);
                     let mut out = BytesMut::new();
-                    let chunking = request_head(&mut out, &request.headers, reader.is_done());
+                    let chunking = request_head(&mut out, &request.headers, reader.is_done(), false);
                     if reader.is_done() {
                         sent.push(out.to_vec());
                     } else {

@@ -38,6 +38,8 @@ pub(crate) enum BadRequest {
     TooManyHeaders,
     UnknownCoding,
     OldProtocol,
+    /// Its head did not arrive in time.
+    SlowHead,
 }
 
 impl BadRequest {
@@ -55,9 +57,11 @@ impl BadRequest {
             Self::TooManyHeaders => (431, "http1.too_many_headers"),
             Self::UnknownCoding => (501, "http1.invalid_transfer_encoding"),
             Self::OldProtocol => (426, "low_version"),
+            Self::SlowHead => (408, "request_header_timeout"),
         };
         let text = match code {
             400 => "Bad Request",
+            408 => "request header timeout",
             426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             _ => "Not Implemented",

@@ -33,6 +33,32 @@ pub(crate) enum Asked {
     Connect,
 }
 
+impl Asked {
+    /// What a request with these headers asks.
+    pub(crate) fn by(headers: &HeaderList) -> Self {
+        match headers.get(b":method") {
+            Some(b"HEAD") => Self::Head,
+            Some(b"CONNECT") => Self::Connect,
+            _ if headers.contains(b"upgrade") => Self::Upgrade,
+            _ => Self::Anything,
+        }
+    }
+
+    /// A yes to a change of protocol.
+    pub(crate) fn is_accepted(self, code: u16) -> bool {
+        match self {
+            Self::Upgrade => code == 101,
+            Self::Connect => matches!(code, 200..=299),
+            Self::Anything | Self::Head => false,
+        }
+    }
+
+    /// What follows the request is no HTTP/1 body.
+    pub(crate) fn is_tunnel(self) -> bool {
+        matches!(self, Self::Upgrade | Self::Connect)
+    }
+}
+
 /// Reads a response's head from the front of the buffer, if all of it is there.
 /// `seen` belongs to the buffer: 0 for each new response.
 pub(crate) fn parse_response(
@@ -78,9 +104,8 @@ fn read(head: &[u8], mut headers: HeaderList, asked: Asked) -> Result<Response, 
     if (interim || code == 204) && seen.length.is_some() {
         headers.remove(b"content-length");
     }
-    let accepted = (asked == Asked::Upgrade && code == 101) || (asked == Asked::Connect && matches!(code, 200..=299));
     let framing = match seen.length {
-        _ if accepted => Framing::UntilClose,
+        _ if asked.is_accepted(code) => Framing::UntilClose,
         _ if asked == Asked::Head || interim || matches!(code, 204 | 304) => Framing::None,
         _ if seen.coding.is_some() => Framing::Chunked,
         Some(0) => Framing::None,

@@ -3,6 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use spctl_host::{Body, HeaderList};
 
+use super::response::Asked;
+
 /// How the body of a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chunking {
@@ -36,7 +38,8 @@ fn fields(out: &mut BytesMut, headers: &HeaderList) -> bool {
 }
 
 /// Writes a request's head.
-pub(crate) fn request_head(out: &mut BytesMut, headers: &HeaderList, end_stream: bool) -> Chunking {
+/// `tunnel`: what follows is no HTTP.
+pub(crate) fn request_head(out: &mut BytesMut, headers: &HeaderList, end_stream: bool, tunnel: bool) -> Chunking {
     let method = headers.get(b":method").unwrap_or(b"GET");
     let path = headers.get(b":path").unwrap_or(b"/");
     out.reserve(headers.byte_size() + headers.len() * 4 + 64);
@@ -45,7 +48,7 @@ pub(crate) fn request_head(out: &mut BytesMut, headers: &HeaderList, end_stream:
     out.put_slice(path);
     out.put_slice(b" HTTP/1.1\r\n");
     let length = fields(out, headers);
-    let chunking = if length {
+    let chunking = if length || tunnel {
         Chunking::Plain
     } else if end_stream {
         if !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT") {
@@ -60,8 +63,9 @@ pub(crate) fn request_head(out: &mut BytesMut, headers: &HeaderList, end_stream:
     chunking
 }
 
-/// Writes a response's head.
-pub(crate) fn response_head(out: &mut BytesMut, headers: &HeaderList, end_stream: bool, to_head: bool) -> Chunking {
+/// Writes the head of a response to what was asked.
+pub(crate) fn response_head(out: &mut BytesMut, headers: &HeaderList, end_stream: bool, asked: Asked) -> Chunking {
+    let to_head = asked == Asked::Head;
     let status = headers.get(b":status").unwrap_or(b"500");
     let code: u16 = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok()).unwrap_or(500);
     out.reserve(headers.byte_size() + headers.len() * 4 + 64);
@@ -72,7 +76,9 @@ pub(crate) fn response_head(out: &mut BytesMut, headers: &HeaderList, end_stream
     out.put_slice(b"\r\n");
     let length = fields(out, headers);
     let bodiless_code = matches!(code, 100..=199 | 204);
-    let chunking = if length {
+    let chunking = if asked.is_accepted(code) {
+        Chunking::Plain
+    } else if length {
         if to_head || bodiless_code { Chunking::Bodiless } else { Chunking::Plain }
     } else if end_stream && !to_head {
         if !bodiless_code && code != 304 {

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use spctl_host::{Body, HeaderList};
 
-use crate::http1::{self, Chunking};
+use crate::http1::{self, Asked, Chunking};
 
 /// What a stream says to its client.
 pub(super) trait Downstream {
@@ -19,20 +19,20 @@ pub(super) trait Downstream {
 /// How the response under way is written.
 pub(super) struct Encoder {
     chunking: Chunking,
-    to_head: bool,
+    asked: Asked,
     /// Trailers are passed on (`http_protocol_options.enable_trailers`).
     trailers: bool,
 }
 
 impl Encoder {
     pub(super) fn new(trailers: bool) -> Self {
-        Self { chunking: Chunking::Plain, to_head: false, trailers }
+        Self { chunking: Chunking::Plain, asked: Asked::Anything, trailers }
     }
 
     /// Makes ready for the answer to a request.
-    pub(super) fn answer(&mut self, to_head: bool) {
+    pub(super) fn answer(&mut self, asked: Asked) {
         self.chunking = Chunking::Plain;
-        self.to_head = to_head;
+        self.asked = asked;
     }
 }
 
@@ -48,7 +48,7 @@ impl Downstream for Http1Response<'_> {
     }
 
     fn headers(&mut self, headers: &HeaderList, end_stream: bool) {
-        self.encoder.chunking = http1::response_head(self.out, headers, end_stream, self.encoder.to_head);
+        self.encoder.chunking = http1::response_head(self.out, headers, end_stream, self.encoder.asked);
     }
 
     fn data(&mut self, data: Body, end_stream: bool) {

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use spctl_host::{Body, HeaderKind, HeaderList, Protocol};
@@ -13,10 +13,11 @@ use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::time::Sleep;
 
 use super::downstream::{Encoder, Http1Response};
+use super::idle::IdleWatch;
 use super::listener::LocalListener;
-use super::stream::{Arrival, Close, Peer, Step, Stream};
+use super::stream::{Arrival, Close, Peer, Step, Stream, Upgrade};
 use crate::config::Codec;
-use crate::http1::{self, BadRequest, BodyReader, Event, Framing, Request};
+use crate::http1::{self, Asked, BadRequest, BodyReader, Event, Framing, Request};
 use crate::io::Io;
 use crate::worker::WorkerContext;
 
@@ -30,6 +31,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// How often a client that is not read from is looked after.
 const PROBE: Duration = Duration::from_secs(1);
+/// Envoy's `drain_timeout`: a connection that has been of use goes that much
+/// after it has become idle.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Written before more is made.
 const FLUSH: usize = 64 << 10;
 
@@ -51,6 +55,11 @@ struct Connection {
     stream: Option<Stream>,
     /// Nothing has been read yet: it may still be another protocol.
     fresh: bool,
+    /// It has carried a request.
+    used: bool,
+    idle: IdleWatch,
+    /// When there was last nothing to do, or the head that has begun began.
+    waiting_since: Instant,
     /// No request follows the one that is being answered.
     closing: Option<Close>,
     lingering: Option<Pin<Box<Sleep>>>,
@@ -73,6 +82,9 @@ pub(super) async fn serve(worker: &Rc<WorkerContext>, listener: &Rc<LocalListene
         body: BodyReader::new(Framing::None, HeaderKind::RequestTrailers),
         stream: None,
         fresh: config.codec == Codec::Auto,
+        used: false,
+        idle: IdleWatch::default(),
+        waiting_since: Instant::now(),
         closing: None,
         lingering: None,
         probe: None,
@@ -195,7 +207,7 @@ impl Connection {
                 Ok(Some(request)) => {
                     let (worker, listener) = (&self.worker, &self.listener);
                     self.body = BodyReader::new(request.framing, HeaderKind::RequestTrailers);
-                    self.encoder.answer(request.headers.get(b":method") == Some(b"HEAD"));
+                    self.encoder.answer(Asked::by(&request.headers));
                     let mut response = Http1Response { out: &mut self.output, encoder: &mut self.encoder };
                     let arrival = arrival(request, self.body.is_done());
                     self.stream = Some(Stream::start(worker, listener, self.peer, arrival, &mut response));
@@ -211,19 +223,49 @@ impl Connection {
             self.closing = Some(Close::Delayed);
             return Poll::Ready(true);
         }
+        let begun = !self.input.is_empty();
         match self.poll_fill(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(n)) if n > 0 => Poll::Ready(true),
+            Poll::Pending => self.poll_idle(cx, begun),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                if !begun {
+                    self.waiting_since = Instant::now();
+                }
+                Poll::Ready(true)
+            }
             Poll::Ready(_) => Poll::Ready(false),
         }
+    }
+
+    /// A head takes too long, or none comes at all.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, begun: bool) -> Poll<bool> {
+        let config = &self.listener.shared.config;
+        let limit = match (begun, self.used) {
+            (true, _) => config.request_headers_timeout,
+            (false, true) if !config.idle_timeout.is_zero() => config.idle_timeout + DRAIN,
+            (false, _) => config.idle_timeout,
+        };
+        if self.idle.poll(cx, self.waiting_since, limit).is_pending() {
+            return Poll::Pending;
+        }
+        if begun {
+            self.listener.shared.stats.rq_timeout.inc();
+            self.answer_bad(BadRequest::SlowHead);
+        } else if self.used {
+            self.closing = Some(Close::Delayed);
+        }
+        Poll::Ready(begun || self.used)
     }
 
     /// Answers what cannot be read as Envoy does, and closes.
     fn refuse(&mut self, bad: BadRequest) {
         self.listener.shared.stats.cx_protocol_error.inc();
+        self.answer_bad(bad);
+    }
+
+    fn answer_bad(&mut self, bad: BadRequest) {
         self.input.clear();
         self.body = BodyReader::new(Framing::None, HeaderKind::RequestTrailers);
-        self.encoder.answer(false);
+        self.encoder.answer(Asked::Anything);
         self.stream = Some(Stream::refuse(&self.worker, &self.listener, self.peer, bad));
     }
 
@@ -253,6 +295,8 @@ impl Connection {
             Step::Done { close } => {
                 self.closing = close;
                 self.stream = None;
+                self.used = true;
+                self.waiting_since = Instant::now();
                 return Poll::Ready(true);
             }
             Step::Cut => {
@@ -301,7 +345,10 @@ impl Connection {
 
 fn arrival(request: Request, end_stream: bool) -> Arrival {
     Arrival {
-        upgrade: request.tunnel && request.headers.get(b":method") != Some(b"CONNECT"),
+        upgrade: request.tunnel.then(|| match request.headers.get(b"upgrade") {
+            Some(name) => Upgrade::To(String::from_utf8_lossy(name).to_ascii_lowercase()),
+            None => Upgrade::Connect,
+        }),
         headers: request.headers,
         end_stream,
         protocol: Protocol::Http11,

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::downstream::Downstream;
 use super::listener::LocalListener;
-use super::stream::{Arrival, Peer, Step, Stream};
+use super::stream::{Arrival, Peer, Step, Stream, Upgrade};
 use crate::http1::MAX_HEAD;
 use crate::http2::{self, Outgoing};
 use crate::io::Io;
@@ -91,7 +91,7 @@ impl Http2Stream {
             end_stream: body_ended,
             protocol: Protocol::Http2,
             close: false,
-            upgrade: head.extensions.get::<h2::ext::Protocol>().is_some(),
+            upgrade: (head.method == http::Method::CONNECT).then_some(Upgrade::Connect),
         };
         let stream = Stream::start(worker, listener, peer, arrival, &mut response);
         Self { stream: Some(stream), body, body_ended, response }

@@ -4,6 +4,8 @@
 //! - `http1`: requests one after the other, errors of the protocol
 //! - `http2`: requests side by side
 //! - `stream`: one request on its way through the chain to upstream and back
+//! - `retry`: which failures are tried again
+//! - `idle`: noticing that nothing happens
 //! - `downstream`: what a stream says to its client
 //! - `rules`: headers that Envoy itself adds, removes and rewrites
 //! - `listener`: what a worker has ready for a listener
@@ -12,7 +14,9 @@ mod accept;
 mod downstream;
 mod http1;
 mod http2;
+mod idle;
 mod listener;
+mod retry;
 mod rules;
 mod stream;
 mod tls;

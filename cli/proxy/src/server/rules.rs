@@ -14,6 +14,15 @@ use crate::http1::{is_token, is_value, tokens};
 /// Headers that mean something between one hop and the next only.
 const HOP_BY_HOP: &[&[u8]] = &[b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
 
+/// What a request may say about its own retries.
+const RETRY: &[&[u8]] = &[
+    b"x-envoy-retry-on",
+    b"x-envoy-retry-grpc-on",
+    b"x-envoy-max-retries",
+    b"x-envoy-retriable-status-codes",
+    b"x-envoy-retriable-header-names",
+];
+
 /// Instructions to Envoy that a client from outside may not give.
 const INTERNAL: &[&[u8]] = &[
     b"x-envoy-internal",
@@ -69,11 +78,12 @@ fn has_envoy_headers(headers: &HeaderList) -> bool {
 }
 
 /// Removes hop-by-hop headers of a request and those that `connection` names.
-pub(crate) fn drop_connection_headers(headers: &mut HeaderList) {
+pub(super) fn drop_connection_headers(headers: &mut HeaderList, upgrade: bool) {
     let keeps_te = headers.get(b"te").map(|te| tokens(te).any(|token| token.eq_ignore_ascii_case(b"trailers")));
     if let Some(connection) = headers.get(b"connection") {
         let named: Vec<Vec<u8>> = tokens(connection).map(<[u8]>::to_vec).collect();
-        for name in named.iter().filter(|name| !name.is_empty()) {
+        let stays = |name: &[u8]| name.is_empty() || (upgrade && name.eq_ignore_ascii_case(b"upgrade"));
+        for name in named.iter().filter(|name| !stays(name)) {
             if keeps_te != Some(true) || !name.eq_ignore_ascii_case(b"te") {
                 headers.remove(name);
             }
@@ -86,8 +96,15 @@ pub(crate) fn drop_connection_headers(headers: &mut HeaderList) {
         }
         None => {}
     }
+    drop_hop_by_hop(headers, upgrade);
+}
+
+fn drop_hop_by_hop(headers: &mut HeaderList, upgrade: bool) {
     for name in HOP_BY_HOP {
-        headers.remove(name);
+        let kept: [&[u8]; 2] = [b"connection", b"upgrade"];
+        if !upgrade || !kept.contains(name) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -106,12 +123,51 @@ fn is_internal(ip: IpAddr) -> bool {
     }
 }
 
-/// What Envoy's router does to a request before it looks for a host.
-pub(crate) fn route_request(headers: &mut HeaderList, listener: &Listener, route: &Route) {
-    if !listener.suppress_envoy_headers && !route.timeout.is_zero() {
-        let timeout = route.timeout.as_millis().to_string();
-        headers.set_in_place(b"x-envoy-expected-rq-timeout-ms", timeout.as_bytes());
+/// How long an answer may take; zero: no limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimits {
+    pub(super) timeout: Duration,
+    pub(super) per_try: Duration,
+}
+
+/// Tells the upstream how long it may take; zero: nothing to tell.
+pub(super) fn expect_answer_within(headers: &mut HeaderList, listener: &Listener, limit: Duration) {
+    if !listener.suppress_envoy_headers && !limit.is_zero() {
+        headers.set_in_place(b"x-envoy-expected-rq-timeout-ms", limit.as_millis().to_string().as_bytes());
     }
+}
+
+/// The route's limits, or those that the request brings, which end here.
+pub(super) fn take_limits(headers: &mut HeaderList, route: &Route) -> TimeLimits {
+    let of_route = route.retry.as_ref().map_or(Duration::ZERO, |retry| retry.per_try_timeout);
+    if !has_envoy_headers(headers) {
+        return TimeLimits { timeout: route.timeout, per_try: of_route };
+    }
+    let mut brought = |name: &[u8]| {
+        let millis = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        if millis.is_some() {
+            headers.remove(name);
+        }
+        millis.map(Duration::from_millis)
+    };
+    let timeout = brought(b"x-envoy-upstream-rq-timeout-ms").unwrap_or(route.timeout);
+    let per_try = brought(b"x-envoy-upstream-rq-per-try-timeout-ms").unwrap_or(of_route);
+    // A try that may last as long as all of them has no limit of its own.
+    let per_try = if !timeout.is_zero() && per_try >= timeout { Duration::ZERO } else { per_try };
+    TimeLimits { timeout, per_try }
+}
+
+/// Removes what a request has said about its own retries.
+pub(super) fn drop_retry_headers(headers: &mut HeaderList) {
+    for name in RETRY {
+        headers.remove(name);
+    }
+}
+
+/// What Envoy's router does to a request before it looks for a host.
+pub(super) fn route_request(headers: &mut HeaderList, listener: &Listener, route: &Route, limits: TimeLimits) {
+    let expected = if limits.per_try.is_zero() { limits.timeout } else { limits.per_try };
+    expect_answer_within(headers, listener, expected);
     if let Some(rewritten) = rewritten_path(headers, route) {
         if !listener.suppress_envoy_headers {
             let original = headers.get(b":path").unwrap_or_default().to_vec();
@@ -165,10 +221,8 @@ pub(crate) fn received_response(headers: &mut HeaderList, listener: &Listener, t
 }
 
 /// What Envoy does to a response after all filters.
-pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, close: bool) {
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, upgrade: bool) {
+    drop_hop_by_hop(headers, upgrade && headers.contains(b"upgrade"));
     if !headers.contains(b"date") {
         with_date(|date| headers.add(b"date", date));
     }
@@ -178,9 +232,6 @@ pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, clo
             headers.add(b"server", listener.server_name.as_bytes());
         }
         _ => {}
-    }
-    if close {
-        headers.add(b"connection", b"close");
     }
 }
 
@@ -249,7 +300,7 @@ fn new_request_id() -> [u8; 36] {
 
 /// SplitMix64 per thread, seeded by the standard library's random keys. Request
 /// ids must be distinct, not secret.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     thread_local! {
         static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish());

@@ -3,21 +3,21 @@
 //! The chain says what goes where; this carries it between the two connections
 //! and does what Envoy's router and connection manager do around the filters.
 
+mod attempt;
 mod respond;
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::task::Context;
+use std::time::{Duration, Instant, SystemTime};
 
-use spctl_host::{Body, Chain, ChainParams, HeaderList, LocalReply, Protocol, Side, StreamInfo, UpstreamInfo};
-use tokio::time::Sleep;
+use spctl_host::{Body, Chain, ChainParams, HeaderList, LocalReply, Protocol, Side, StreamInfo};
 
+use self::attempt::Attempts;
 use super::downstream::Downstream;
+use super::idle::IdleWatch;
 use super::listener::LocalListener;
 use super::rules;
 use crate::http1::BadRequest;
-use crate::upstream::{ConnectError, Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
 use crate::worker::WorkerContext;
 
 /// Envoy's response flags, of its legacy bit mask.
@@ -29,6 +29,8 @@ mod flags {
     pub(super) const UPSTREAM_CONNECTION_TERMINATION: u64 = 0x40;
     pub(super) const NO_ROUTE_FOUND: u64 = 0x100;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 0x4000;
+    pub(super) const UPSTREAM_RETRY_LIMIT_EXCEEDED: u64 = 0x8000;
+    pub(super) const STREAM_IDLE_TIMEOUT: u64 = 0x1_0000;
     pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 0x80_0000;
 }
 
@@ -71,8 +73,7 @@ pub(super) struct Arrival {
     /// The client wants the connection closed behind the answer.
     pub(super) close: bool,
     pub(super) expects_continue: bool,
-    /// The client wants to change the protocol.
-    pub(super) upgrade: bool,
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 pub(super) struct Stream {
@@ -84,10 +85,23 @@ pub(super) struct Stream {
     close: Option<Close>,
     response_done: bool,
     cut: bool,
-    upstream: Option<UpstreamExchange>,
-    timeout: Option<Pin<Box<Sleep>>>,
+    attempts: Attempts,
+    /// Another protocol was asked for: its name, in lower case.
+    upgrade: Option<Upgrade>,
+    idle: IdleWatch,
+    overall: IdleWatch,
+    idle_limit: Duration,
     started: Instant,
+    active: Instant,
     request_completed_at: Instant,
+}
+
+/// What a request wants its connection to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Upgrade {
+    /// The protocol's name, in lower case.
+    To(String),
+    Connect,
 }
 
 impl Stream {
@@ -102,19 +116,51 @@ impl Stream {
         if arrival.expects_continue {
             downstream.proceed();
         }
-        rules::drop_connection_headers(&mut arrival.headers);
+        rules::drop_connection_headers(&mut arrival.headers, arrival.upgrade.is_some());
         let mut stream = Self::new(worker, listener, peer, arrival.protocol);
         stream.request_complete = arrival.end_stream;
         stream.close = arrival.close.then_some(Close::Now);
-        let rejected = arrival.upgrade.then_some((403, "upgrade_failed"));
-        if let Some((code, details)) = rules::refusal(&arrival.headers).or(rejected) {
+        stream.upgrade = arrival.upgrade;
+        if let Some((code, details)) = rules::refusal(&arrival.headers) {
             stream.close = Some(Close::Delayed);
             stream.chain.refuse(Some(arrival.headers), LocalReply::new(code, "", details));
             return stream;
         }
         rules::prepare_request(&mut arrival.headers, &listener.shared.config, peer);
+        if stream.upgrade.is_some() && !stream.allows_upgrade(&arrival.headers) {
+            stream.close = Some(Close::Delayed);
+            stream.chain.refuse(Some(arrival.headers), LocalReply::new(403, "", "upgrade_failed"));
+            return stream;
+        }
         stream.chain.on_headers(Side::Request, arrival.headers, arrival.end_stream);
+        stream.take_idle_limit();
         stream
+    }
+
+    /// By the route, else by the listener. Where no route takes a tunnel it goes
+    /// the way of every request without one.
+    fn allows_upgrade(&self, headers: &HeaderList) -> bool {
+        let route = self.listener.routes.route(headers);
+        let route = route.as_ref().and_then(|route| self.listener.shared.route_config(route));
+        let name = match &self.upgrade {
+            None => return true,
+            Some(Upgrade::Connect) if route.is_none() => return true,
+            Some(Upgrade::Connect) => "CONNECT",
+            Some(Upgrade::To(name)) => name,
+        };
+        let of_route = route.and_then(|route| route.upgrades.iter().find(|one| one.name.eq_ignore_ascii_case(name)));
+        match of_route {
+            Some(upgrade) => upgrade.enabled,
+            None => self.listener.shared.config.upgrades.iter().any(|one| one.eq_ignore_ascii_case(name)),
+        }
+    }
+
+    fn take_idle_limit(&mut self) {
+        let route = self.chain.exchange().route();
+        let route = route.as_ref().and_then(|route| self.listener.shared.route_config(route));
+        if let Some(limit) = route.and_then(|route| route.idle_timeout) {
+            self.idle_limit = limit;
+        }
     }
 
     /// Answers a request that no filter gets to see, except in the end.
@@ -136,7 +182,7 @@ impl Stream {
     pub(super) fn refuse_rest(&mut self, bad: BadRequest) {
         let (code, text, details) = bad.answer();
         self.close = Some(Close::Delayed);
-        self.upstream = None;
+        self.attempts.give_up();
         self.chain.local_reply(LocalReply::new(code, text, details));
     }
 
@@ -170,9 +216,13 @@ impl Stream {
             close: None,
             response_done: false,
             cut: false,
-            upstream: None,
-            timeout: None,
+            attempts: Attempts::default(),
+            upgrade: None,
+            idle: IdleWatch::default(),
+            overall: IdleWatch::default(),
+            idle_limit: shared.config.stream_idle_timeout,
             started,
+            active: started,
             request_completed_at: started,
         }
     }
@@ -184,7 +234,7 @@ impl Stream {
             // An answer of ours does not wait for the rest of the question.
             && !self.chain.is_local_reply()
             && self.chain.wants_data(Side::Request)
-            && self.upstream.as_ref().is_none_or(UpstreamExchange::wants_data)
+            && self.attempts.wants_data()
     }
 
     pub(super) fn is_request_complete(&self) -> bool {
@@ -194,6 +244,7 @@ impl Stream {
     /// Takes what has arrived of the request's body.
     pub(super) fn on_data(&mut self, data: Body, end: bool) {
         self.request_complete = end;
+        self.note_activity();
         self.note_request_complete();
         self.chain.on_data(Side::Request, data, end);
     }
@@ -207,8 +258,39 @@ impl Stream {
     fn note_request_complete(&mut self) {
         if self.request_complete {
             self.request_completed_at = Instant::now();
-            self.arm_timeout();
+            if self.attempts.upstream.is_some() {
+                self.attempts.start_clock();
+            }
         }
+    }
+
+    fn note_activity(&mut self) {
+        self.active = Instant::now();
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let slow = if self.request_complete { Duration::ZERO } else { self.listener.shared.config.request_timeout };
+        if self.overall.poll(cx, self.started, slow).is_ready() {
+            self.attempts.give_up();
+            self.listener.shared.stats.rq_timeout.inc();
+            self.chain.local_reply(LocalReply::new(408, "request timeout", "request_overall_timeout"));
+            return true;
+        }
+        if self.idle.poll(cx, self.active, self.idle_limit).is_pending() {
+            return false;
+        }
+        self.idle_limit = Duration::ZERO;
+        self.attempts.give_up();
+        self.listener.shared.stats.rq_idle_timeout.inc();
+        self.chain.exchange().info_mut().response_flags |= flags::STREAM_IDLE_TIMEOUT;
+        if self.chain.exchange().headers(Side::Response).is_some() {
+            self.chain.exchange().info_mut().response_code_details = Some("stream_idle_timeout".into());
+            self.chain.reset();
+        } else {
+            let code = if self.request_complete { 504 } else { 408 };
+            self.chain.local_reply(LocalReply::new(code, "stream timeout", "stream_idle_timeout"));
+        }
+        true
     }
 
     /// The client has gone.
@@ -240,126 +322,18 @@ impl Stream {
             return Step::Done { close: self.close };
         }
         if self.chain.is_local_reply() {
-            self.upstream = None;
+            self.attempts.give_up();
         }
-        progress |= self.poll_upstream(cx, downstream.unsent());
-        progress |= self.poll_timeout(cx);
+        progress |= self.poll_attempts(cx, downstream.unsent());
+        progress |= !progress && self.poll_idle(cx);
         if progress { Step::Progress } else { Step::Pending }
-    }
-
-    fn poll_upstream(&mut self, cx: &mut Context<'_>, unsent: usize) -> bool {
-        let read = unsent < HIGH_WATERMARK && self.chain.wants_data(Side::Response);
-        let Some(upstream) = &mut self.upstream else { return false };
-        let Poll::Ready(event) = upstream.poll(cx, read) else { return false };
-        match event {
-            UpstreamEvent::Connected => self.note_upstream(),
-            UpstreamEvent::Response { headers, code, end } => {
-                upstream.local().target.stats.count_response(code);
-                self.on_response(headers, end);
-            }
-            UpstreamEvent::Data { data, end } => {
-                self.note_received(end);
-                self.chain.on_data(Side::Response, data, end);
-            }
-            UpstreamEvent::Trailers(trailers) => {
-                self.note_received(true);
-                self.chain.on_trailers(Side::Response, trailers);
-            }
-            UpstreamEvent::Failed(failure) => self.on_upstream_failure(&failure),
-        }
-        true
-    }
-
-    fn note_upstream(&self) {
-        let Some((local, peer)) = self.upstream.as_ref().and_then(UpstreamExchange::addresses) else { return };
-        self.chain.exchange().info_mut().upstream =
-            Some(UpstreamInfo { address: Some(peer), local_address: Some(local), transport_failure: None });
-    }
-
-    fn note_received(&self, end: bool) {
-        if end && let Some(first) = self.upstream.as_ref().and_then(UpstreamExchange::first_sent) {
-            self.chain.exchange().info_mut().backend_latency = Some(first.elapsed());
-        }
-    }
-
-    fn on_response(&mut self, mut headers: HeaderList, done: bool) {
-        self.note_received(done);
-        // A response that overtakes its request has no service time.
-        if self.request_complete {
-            let took = self.request_completed_at.elapsed();
-            rules::received_response(&mut headers, &self.listener.shared.config, took);
-        }
-        self.chain.exchange().info_mut().response_code_details = Some("via_upstream".into());
-        self.chain.on_headers(Side::Response, headers, done);
-    }
-
-    fn on_upstream_failure(&mut self, failure: &Failure) {
-        let flag = match failure {
-            Failure::Connect(_) => flags::UPSTREAM_CONNECTION_FAILURE,
-            Failure::Terminated => flags::UPSTREAM_CONNECTION_TERMINATION,
-            Failure::Protocol => flags::UPSTREAM_PROTOCOL_ERROR,
-            Failure::Reset | Failure::Refused => flags::UPSTREAM_REMOTE_RESET,
-        };
-        let reason = failure.reason();
-        let mut details = reason.replace(' ', "_");
-        self.upstream = None;
-        let mut info = self.chain.exchange().info_mut();
-        info.response_flags |= flag;
-        if let Failure::Connect(ConnectError::Failed(why)) = failure {
-            let why = format!("delayed connect error: {why}");
-            details = format!("{details}|{}", why.replace(' ', "_"));
-            info.upstream.get_or_insert_default().transport_failure = Some(why);
-        }
-        drop(info);
-        if self.chain.exchange().headers(Side::Response).is_some() {
-            let details = format!("upstream_reset_after_response_started{{{details}}}");
-            self.chain.exchange().info_mut().response_code_details = Some(details.into());
-            self.chain.reset();
-            return;
-        }
-        let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
-        self.chain.local_reply(LocalReply {
-            code: failure.status(),
-            body: body.into(),
-            details: format!("upstream_reset_before_response_started{{{details}}}").into(),
-            ..LocalReply::default()
-        });
-    }
-
-    fn arm_timeout(&mut self) {
-        if self.upstream.is_none() || self.timeout.is_some() {
-            return;
-        }
-        let Some(route) = self.chain.exchange().route() else { return };
-        let Some(config) = self.listener.shared.route_config(&route) else { return };
-        if !config.timeout.is_zero() {
-            self.timeout = Some(Box::pin(tokio::time::sleep(config.timeout)));
-        }
-    }
-
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(timeout) = &mut self.timeout else { return false };
-        if timeout.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        self.timeout = None;
-        let Some(upstream) = self.upstream.take() else { return true };
-        upstream.local().target.stats.rq_timeout.inc();
-        self.chain.exchange().info_mut().response_flags |= flags::UPSTREAM_REQUEST_TIMEOUT;
-        if self.chain.exchange().headers(Side::Response).is_some() {
-            self.chain.exchange().info_mut().response_code_details = Some("response_timeout".into());
-            self.chain.reset();
-        } else {
-            self.chain.local_reply(LocalReply::new(504, "upstream request timeout", "response_timeout"));
-        }
-        true
     }
 }
 
 impl Drop for Stream {
     /// Every way a stream can end comes through here.
     fn drop(&mut self) {
-        self.upstream = None;
+        self.attempts.give_up();
         let stats = &self.listener.shared.stats;
         stats.rq_active.dec();
         stats.rq_completed.inc();

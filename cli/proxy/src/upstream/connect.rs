@@ -20,8 +20,6 @@ pub(crate) struct Conn {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) endpoint: usize,
-    /// It has carried a request before.
-    pub(crate) reused: bool,
 }
 
 /// Why there is no connection.
@@ -70,7 +68,7 @@ impl Conn {
                 Io::tls(connector.connect(name, tcp).await?)
             }
         };
-        Ok(Self { io, buffer: BytesMut::new(), peer, local, endpoint: index, reused: false })
+        Ok(Self { io, buffer: BytesMut::new(), peer, local, endpoint: index })
     }
 
     /// Reads more into the buffer; 0: the peer has closed.

@@ -33,8 +33,6 @@ pub(super) struct Http1Exchange {
     head_seen: usize,
     /// All of the request is in `out`, or gone.
     request_ended: bool,
-    /// The whole request, while it may be sent once more.
-    replay: Option<BytesMut>,
     reader: Option<BodyReader>,
     keep: bool,
     /// It takes no more of the request.
@@ -48,12 +46,8 @@ impl Http1Exchange {
     pub(super) fn start(lease: Lease, headers: &HeaderList, end_stream: bool) -> Self {
         let Lease { conn, endpoint, local } = lease;
         let mut out = BytesMut::new();
-        let chunking = http1::request_head(&mut out, headers, end_stream);
-        let reused = conn.is_some();
-        // A connection may close just as it is used again. A request without a
-        // body that the endpoint cannot have acted on twice is sent anew.
-        let repeatable = matches!(headers.get(b":method"), Some(b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE"));
-        let replay = (reused && end_stream && repeatable).then(|| out.clone());
+        let asked = Asked::by(headers);
+        let chunking = http1::request_head(&mut out, headers, end_stream, asked.is_tunnel());
         let state = match conn {
             Some(conn) => State::Connected(conn),
             None => State::Connecting(connecting(&local, endpoint)),
@@ -63,10 +57,9 @@ impl Http1Exchange {
             state,
             out,
             chunking,
-            asked: if headers.get(b":method") == Some(b"HEAD") { Asked::Head } else { Asked::Anything },
+            asked,
             head_seen: 0,
             request_ended: end_stream,
-            replay,
             reader: None,
             keep: false,
             refused: false,
@@ -115,33 +108,30 @@ impl Http1Exchange {
 
     /// Connects, writes, reads; `read` is false while nobody can take more.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<UpstreamEvent> {
-        loop {
-            match &mut self.state {
-                State::Connecting(connecting) => match connecting.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(conn)) => {
-                        self.state = State::Connected(conn);
-                        return Poll::Ready(UpstreamEvent::Connected);
-                    }
-                    Poll::Ready(Err(error)) => return self.fail(Failure::Connect(error)),
-                },
-                State::Closed => return Poll::Pending,
-                State::Connected(_) => {
-                    // An upstream that reads no more may have answered already:
-                    // what it said decides.
-                    if self.poll_write(cx).is_err() {
-                        self.out.clear();
-                        self.refused = true;
-                    }
-                    if !read || self.done {
-                        return Poll::Pending;
-                    }
-                    match self.poll_read(cx) {
-                        Ok(Some(event)) => return Poll::Ready(event),
-                        Ok(None) if matches!(self.state, State::Connecting(_)) => {}
-                        Ok(None) => return Poll::Pending,
-                        Err(failure) => return self.fail(failure),
-                    }
+        match &mut self.state {
+            State::Connecting(connecting) => match connecting.as_mut().poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(conn)) => {
+                    self.state = State::Connected(conn);
+                    Poll::Ready(UpstreamEvent::Connected)
+                }
+                Poll::Ready(Err(error)) => self.fail(Failure::Connect(error)),
+            },
+            State::Closed => Poll::Pending,
+            State::Connected(_) => {
+                // An upstream that reads no more may have answered already:
+                // what it said decides.
+                if self.poll_write(cx).is_err() {
+                    self.out.clear();
+                    self.refused = true;
+                }
+                if !read || self.done {
+                    return Poll::Pending;
+                }
+                match self.poll_read(cx) {
+                    Ok(Some(event)) => Poll::Ready(event),
+                    Ok(None) => Poll::Pending,
+                    Err(failure) => self.fail(failure),
                 }
             }
         }
@@ -170,18 +160,7 @@ impl Http1Exchange {
         }
     }
 
-    /// Sends the request once more on a fresh connection, if that is safe.
-    fn retry(&mut self) -> bool {
-        let State::Connected(conn) = &self.state else { return false };
-        let endpoint = conn.endpoint;
-        let Some(replay) = self.replay.take() else { return false };
-        self.out = replay;
-        self.refused = false;
-        self.state = State::Connecting(connecting(&self.local, endpoint));
-        true
-    }
-
-    /// None: wait, or the state has changed.
+    /// None: wait.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Option<UpstreamEvent>, Failure> {
         loop {
             let State::Connected(conn) = &mut self.state else { return Ok(None) };
@@ -194,13 +173,8 @@ impl Http1Exchange {
             let State::Connected(conn) = &mut self.state else { return Ok(None) };
             match conn.poll_fill(cx) {
                 Poll::Pending => return Ok(None),
-                Poll::Ready(Ok(n)) if n > 0 => self.replay = None,
-                Poll::Ready(_) => {
-                    if self.reader.is_none() && self.retry() {
-                        return Ok(None);
-                    }
-                    return self.at_eof().map(Some);
-                }
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return self.at_eof().map(Some),
             }
         }
     }

@@ -33,8 +33,7 @@ impl Local {
     }
 
     /// Takes back a connection whose exchange is over.
-    pub(crate) fn put_back(&self, mut conn: Conn) {
-        conn.reused = true;
+    pub(crate) fn put_back(&self, conn: Conn) {
         if let Some(stack) = self.idle.borrow_mut().get_mut(conn.endpoint)
             && stack.len() < MAX_IDLE
         {

@@ -1,10 +1,11 @@
 //! What a chain puts out, on its way: the request upstream, the response down.
 
-use spctl_host::{Body, LocalReply, Output, Protocol, Side};
+use spctl_host::{Body, HeaderList, LocalReply, Output, Protocol, Side};
 
 use super::super::downstream::Downstream;
+use super::super::retry::Retry;
 use super::super::rules;
-use super::{Close, Stream, flags};
+use super::{Close, Stream, Upgrade, flags};
 use crate::config::HostRewrite;
 use crate::upstream::{Endpoint, UpstreamExchange};
 
@@ -14,18 +15,12 @@ impl Stream {
         match output {
             Output::Headers { side: Side::Request, end_stream } => self.send_request(end_stream),
             Output::Data { side: Side::Request, data, end_stream } => {
-                if let Some(upstream) = &mut self.upstream {
-                    upstream.send_data(data, end_stream);
-                }
+                self.attempts.send_data(data, end_stream, self.listener.shared.config.buffer_limit);
             }
-            Output::Trailers { side: Side::Request } => {
-                if let Some(upstream) = &mut self.upstream {
-                    match self.chain.exchange().trailers(Side::Request) {
-                        Some(trailers) => upstream.send_trailers(&trailers),
-                        None => upstream.send_data(Body::new(), true),
-                    }
-                }
-            }
+            Output::Trailers { side: Side::Request } => match self.chain.exchange().trailers(Side::Request) {
+                Some(trailers) => self.attempts.send_trailers(&trailers),
+                None => self.attempts.send_data(Body::new(), true, usize::MAX),
+            },
             Output::Headers { side: Side::Response, end_stream } => self.send_response(end_stream, downstream),
             Output::Data { side: Side::Response, data, end_stream } => {
                 self.response_done |= end_stream;
@@ -49,14 +44,36 @@ impl Stream {
             return;
         };
         let config = self.listener.shared.route_config(&route);
-        let cluster = route.cluster.as_deref().and_then(|name| self.worker.pool.get(name));
-        let (Some(config), Some(cluster)) = (config, cluster) else {
+        let has_cluster = route.cluster.as_deref().is_some_and(|name| self.worker.pool.get(name).is_some());
+        let Some(config) = config.filter(|_| has_cluster) else {
             self.chain.local_reply(LocalReply::new(503, "", "cluster_not_found"));
             return;
         };
         let Some(mut headers) = exchange.headers_mut(Side::Request) else { return };
-        rules::route_request(&mut headers, &self.listener.shared.config, config);
+        let limits = rules::take_limits(&mut headers, config);
+        self.attempts.timeout = limits.timeout;
+        self.attempts.per_try_timeout = limits.per_try;
+        self.attempts.retry = Retry::new(config.retry.as_ref(), &headers);
+        if self.attempts.retry.is_some() {
+            rules::drop_retry_headers(&mut headers);
+        }
+        rules::route_request(&mut headers, &self.listener.shared.config, config, limits);
+        drop(headers);
         exchange.info_mut().upstream_attempts = 1;
+        self.start_attempt(end_stream);
+        if self.request_complete {
+            self.attempts.start_clock();
+        }
+    }
+
+    /// Sends the request's head, as it stands, to the endpoint whose turn it is.
+    pub(super) fn start_attempt(&mut self, end_stream: bool) {
+        let exchange = self.chain.exchange();
+        let Some(route) = exchange.route() else { return };
+        let config = self.listener.shared.route_config(&route);
+        let cluster = route.cluster.as_deref().and_then(|name| self.worker.pool.get(name));
+        let (Some(config), Some(cluster)) = (config, cluster) else { return };
+        let Some(mut headers) = exchange.headers_mut(Side::Request) else { return };
         let Some(lease) = cluster.lease() else {
             drop(headers);
             cluster.target.stats.cx_none_healthy.inc();
@@ -78,15 +95,10 @@ impl Stream {
             self.chain.local_reply(reply);
             return;
         }
-        self.upstream = Some(UpstreamExchange::start(lease, &headers, end_stream));
+        self.attempts.upstream = Some(UpstreamExchange::start(lease, &headers, end_stream));
         drop(headers);
-        let mut info = exchange.info_mut();
-        info.upstream.get_or_insert_default().address = known_address;
-        drop(info);
+        exchange.info_mut().upstream.get_or_insert_default().address = known_address;
         self.note_upstream();
-        if self.request_complete {
-            self.arm_timeout();
-        }
     }
 
     fn send_response(&mut self, end_stream: bool, downstream: &mut dyn Downstream) {
@@ -94,12 +106,25 @@ impl Stream {
             self.close.get_or_insert(Close::Delayed);
         }
         let Some(mut headers) = self.chain.exchange().headers_mut(Side::Response) else { return };
-        let close = self.close.is_some() && self.protocol != Protocol::Http2;
-        rules::finish_response(&mut headers, &self.listener.shared.config, close);
+        let switched = self.upgrade.is_some() && self.is_accepted(&headers);
+        let close = self.close.is_some() && self.protocol != Protocol::Http2 && !switched;
+        rules::finish_response(&mut headers, &self.listener.shared.config, self.upgrade.is_some());
+        if close {
+            headers.add(b"connection", b"close");
+        }
         downstream.headers(&headers, end_stream);
         drop(headers);
         self.note_response_code();
         self.response_done = end_stream;
+    }
+
+    /// The upstream agrees to what the request wants its connection to become.
+    fn is_accepted(&self, response: &HeaderList) -> bool {
+        match (&self.upgrade, response.get(b":status")) {
+            (Some(Upgrade::To(_)), status) => status == Some(b"101"),
+            (Some(Upgrade::Connect), status) => status.is_some_and(|status| status.starts_with(b"2")),
+            (None, _) => false,
+        }
     }
 
     fn note_response_code(&self) {
