@@ -1,6 +1,7 @@
 //! Topology to Envoy's YAML: pure, so that a test can hold it against Envoy's
 //! validate mode.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine;
@@ -67,10 +68,14 @@ pub(super) fn bootstrap(topology: &Topology, config_dir: &Path) -> Result<String
 /// file whose typed_config it has seen last, even if it had refused it.
 pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<String> {
     let failure_policy = match filter.failure_policy {
-        FailurePolicy::FailClosed => "FAIL_CLOSED",
-        FailurePolicy::FailOpen => "FAIL_OPEN",
-        FailurePolicy::FailReload => "FAIL_RELOAD",
+        FailurePolicy::FailClosed => "failure_policy: FAIL_CLOSED",
+        FailurePolicy::FailOpen => "failure_policy: FAIL_OPEN",
+        FailurePolicy::FailReload => "failure_policy: FAIL_RELOAD",
+        FailurePolicy::LegacyFailOpen => "fail_open: true",
     };
+    let mut environment = filter.environment.clone();
+    environment.insert("SPCTL_GENERATION".into(), filter.generation.to_string());
+    let capabilities: BTreeMap<_, _> = filter.capabilities.iter().map(|name| (name, json!({}))).collect();
     render(
         ENVOY_FILTER,
         &json!({
@@ -84,7 +89,8 @@ pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<Str
             "vm_configuration": any(&filter.vm_configuration),
             "allow_on_headers_stop_iteration": filter.allow_on_headers_stop_iteration,
             "module": module.display().to_string(),
-            "generation": filter.generation.to_string(),
+            "environment": environment,
+            "capabilities": capabilities,
         }),
     )
 }
@@ -129,6 +135,8 @@ mod tests {
             root_id: String::new(),
             vm_id: String::new(),
             failure_policy: FailurePolicy::FailOpen,
+            environment: BTreeMap::new(),
+            capabilities: Vec::new(),
             generation: 0,
         };
         let name = module_name(&filter, 7);

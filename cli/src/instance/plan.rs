@@ -1,6 +1,7 @@
 //! From a spec to a topology: reads plugins and configurations, completes the
 //! capture filter's own, and refuses what would be refused later.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -119,6 +120,8 @@ pub(super) fn filters(
                 root_id: plugin.root_id.clone(),
                 vm_id: plugin.name.clone(),
                 failure_policy: plugin.failure_policy,
+                environment: BTreeMap::new(),
+                capabilities: Vec::new(),
                 generation,
             })
         })

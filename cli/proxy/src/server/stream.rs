@@ -262,8 +262,13 @@ impl Stream {
 
     fn note_upstream(&self) {
         let Some(conn) = self.upstream.as_ref().and_then(UpstreamExchange::conn) else { return };
-        self.chain.exchange().info_mut().upstream =
-            Some(UpstreamInfo { address: Some(conn.peer), local_address: Some(conn.local), transport_failure: None });
+        let mut info = self.chain.exchange().info_mut();
+        info.upstream = Some(UpstreamInfo {
+            address: Some(conn.peer),
+            local_address: Some(conn.local),
+            transport_failure: None,
+            ready: info.start.elapsed().ok(),
+        });
     }
 
     fn note_received(&self, end: bool) {
