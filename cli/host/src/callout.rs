@@ -59,14 +59,14 @@ impl CalloutAnswer {
             }
             CalloutResult::Reset => {
                 const BROKEN_CONNECTION: u32 = 11;
-                root.status.replace((BROKEN_CONNECTION, "reset"));
+                root.status.replace((BROKEN_CONNECTION, "reset".into()));
             }
         }
         let export = vm.exports.on_http_call_response.as_ref();
         let params = (self.root.id, self.token, headers, body, trailers);
         vm.call(&self.root, "proxy_on_http_call_response", export, params);
         root.call_response.replace(None);
-        root.status.borrow_mut().1 = "";
+        root.status.borrow_mut().1 = "".into();
         vm.after_call();
     }
 }

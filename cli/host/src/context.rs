@@ -3,8 +3,9 @@
 //! A VM has one context of its own (id 0), a root context per plugin, and one
 //! stream context per HTTP stream and filter. All belong to one thread.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 use crate::chain::Chain;
 use crate::exchange::{Exchange, Side};
+use crate::grpc::GrpcStream;
 use crate::headers::HeaderList;
 use crate::log::{ContextKind, Origin};
 use crate::plugin::Plugin;
@@ -37,8 +39,14 @@ pub(crate) struct Root {
     pub(crate) configuring: Cell<bool>,
     pub(crate) call_response: RefCell<Option<CallResponse>>,
     /// Code and message of `proxy_get_status`.
-    pub(crate) status: RefCell<(u32, &'static str)>,
+    pub(crate) status: RefCell<(u32, Cow<'static, str>)>,
     pub(crate) calls: RefCell<HashSet<u32>>,
+    /// gRPC calls and streams by token.
+    pub(crate) grpc: RefCell<HashMap<u32, Rc<GrpcStream>>>,
+    /// What a gRPC callback may read, while it runs.
+    pub(crate) grpc_initial: RefCell<Option<HeaderList>>,
+    pub(crate) grpc_trailing: RefCell<Option<HeaderList>>,
+    pub(crate) grpc_message: RefCell<Option<Bytes>>,
     /// `proxy_on_done` returned false; `proxy_done` is awaited.
     pub(crate) pending_done: Cell<bool>,
     /// Properties declared by the plugin, and whether each is read-only.

@@ -105,6 +105,8 @@ pub struct UpstreamInfo {
     pub address: Option<SocketAddr>,
     pub local_address: Option<SocketAddr>,
     pub transport_failure: Option<String>,
+    /// How long it took until a connection was ready for the request.
+    pub ready: Option<Duration>,
 }
 
 /// What is known about a stream besides its messages.

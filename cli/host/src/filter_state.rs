@@ -17,8 +17,9 @@ impl FilterState {
         self.0.iter().find(|stored| stored.name == name)?.value.as_deref()
     }
 
-    /// False where the value is read-only and set already.
-    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
+    /// False where the value is read-only and set already; whether it is, its
+    /// first writer says.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8], read_only: bool) -> bool {
         match self.0.iter_mut().find(|stored| stored.name == name) {
             Some(stored) if stored.read_only && stored.value.is_some() => false,
             Some(stored) => {
@@ -26,7 +27,7 @@ impl FilterState {
                 true
             }
             None => {
-                self.0.push(Stored { name: name.to_vec(), value: Some(value.to_vec()), read_only: false });
+                self.0.push(Stored { name: name.to_vec(), value: Some(value.to_vec()), read_only });
                 true
             }
         }

@@ -1,6 +1,6 @@
 //! Guest memory: every access checked, every allocation through the guest.
 
-use wasmtime::Caller;
+use wasmtime::{Caller, Trap};
 
 use crate::state::{Restriction, VmState};
 use crate::status::{Outcome, Status};
@@ -39,13 +39,22 @@ pub(crate) fn put_u32(memory: &mut [u8], at: u32, value: u32) -> Outcome {
 /// While the allocator runs the guest may only log: the one call into a guest
 /// that the host makes from inside a host function.
 pub(crate) fn allocate(guest: &mut Guest<'_>, size: u32) -> Outcome<u32> {
-    let Some(malloc) = guest.data().malloc.clone() else { return Err(Status::InvalidMemoryAccess.into()) };
+    let Some((name, malloc)) = guest.data().malloc.clone() else { return Err(Status::InvalidMemoryAccess.into()) };
     let before = std::mem::replace(&mut guest.data_mut().restriction, Restriction::Malloc);
     let result = malloc.call(&mut *guest, size);
     guest.data_mut().restriction = before;
-    match result? {
-        0 => Err(Status::InvalidMemoryAccess.into()),
-        address => Ok(address),
+    match result {
+        Ok(0) => Err(Status::InvalidMemoryAccess.into()),
+        Ok(address) => Ok(address),
+        Err(error) if error.downcast_ref() == Some(&Trap::Interrupt) => Err(error.into()),
+        // In V8 a trap in here ends the allocator alone: what called it goes on
+        // in a VM that has failed.
+        Err(error) => {
+            if let Some(vm) = guest.data().vm.this.borrow().upgrade() {
+                vm.fail(name, &error);
+            }
+            Err(Status::InvalidMemoryAccess.into())
+        }
     }
 }
 

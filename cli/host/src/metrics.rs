@@ -36,13 +36,16 @@ impl MetricTable {
         Ok((n << 2) | kind)
     }
 
-    /// Envoy looks at the kind in the low bits first: a fourth kind is no kind.
+    /// Envoy looks at the kind in the low bits first.
     fn find(&self, id: u32) -> Result<&Metric, Status> {
-        let table = self.kinds.get((id & 3) as usize).ok_or(Status::BadArgument)?;
+        let table = self.kinds.get((id & 3) as usize).ok_or(Status::NotFound)?;
         (id >> 2).checked_sub(1).and_then(|index| table.get(index as usize)).ok_or(Status::NotFound)
     }
 
     pub(crate) fn increment(&self, id: u32, delta: i64) -> Result<(), Status> {
+        if !counts(id) {
+            return Err(Status::BadArgument);
+        }
         match self.find(id)? {
             Metric::Counter(number) if delta > 0 => number.add(delta.unsigned_abs()),
             Metric::Gauge(number) if delta >= 0 => number.add(delta.unsigned_abs()),
@@ -62,9 +65,17 @@ impl MetricTable {
     }
 
     pub(crate) fn get(&self, id: u32) -> Result<u64, Status> {
+        if !counts(id) {
+            return Err(Status::BadArgument);
+        }
         match self.find(id)? {
             Metric::Counter(number) | Metric::Gauge(number) => Ok(number.get()),
             Metric::Histogram(_) => Err(Status::BadArgument),
         }
     }
+}
+
+/// The id is of a counter or a gauge, whether there is such a one or not.
+fn counts(id: u32) -> bool {
+    id & 3 < 2
 }

@@ -199,7 +199,7 @@ fn connection<'a>(stream: &StreamPart, rest: &[&[u8]]) -> Found<'a> {
     let Some(name) = rest.first() else { return Ok(Cel::Opaque) };
     match *name {
         b"id" => Ok(Cel::Uint(stream.exchange.info().connection_id)),
-        b"mtls" => Ok(Cel::Bool(false)),
+        b"mtls" | b"peer_certificate_valid" => Ok(Cel::Bool(false)),
         b"requested_server_name" => Ok(Cel::Bytes(Vec::new())),
         _ => Err(Status::NotFound),
     }
@@ -229,6 +229,9 @@ fn upstream<'a>(stream: &StreamPart, rest: &[&[u8]]) -> Found<'a> {
         b"address" => optional(upstream.address.map(|address| string(address.to_string()))),
         b"port" => optional(upstream.address.map(|address| Cel::Int(i64::from(address.port())))),
         b"local_address" => optional(upstream.local_address.map(|address| string(address.to_string()))),
+        // No endpoint has a locality here: an empty message.
+        b"locality" => Ok(Cel::Bytes(Vec::new())),
+        b"cx_pool_ready_duration" => optional(upstream.ready.map(|ready| Cel::Int(nanos(ready)))),
         b"transport_failure_reason" => Ok(string(upstream.transport_failure.clone().unwrap_or_default())),
         _ => Err(Status::NotFound),
     }

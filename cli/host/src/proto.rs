@@ -14,6 +14,10 @@ pub(crate) fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Field<'_>)>> {
     let mut out = Vec::new();
     while !bytes.is_empty() {
         let tag = read_varint(&mut bytes)?;
+        // There is no field 0, and none beyond 2^29.
+        if !(8..1 << 32).contains(&tag) {
+            return None;
+        }
         let field = match tag & 7 {
             0 => Field::Varint(read_varint(&mut bytes)?),
             1 => {

@@ -19,7 +19,8 @@ pub(crate) enum Restriction {
 
 pub(crate) struct VmState {
     pub(crate) memory: Option<Memory>,
-    pub(crate) malloc: Option<TypedFunc<u32, u32>>,
+    /// The guest's allocator, with its name.
+    pub(crate) malloc: Option<(&'static str, TypedFunc<u32, u32>)>,
     pub(crate) restriction: Restriction,
     /// The context the host called into.
     pub(crate) current: Rc<Context>,

@@ -119,29 +119,38 @@ enum Entry {
     Samples(Arc<Samples>),
 }
 
-/// All statistics of a process.
+/// All statistics of a process. A name may be a counter's and a gauge's at once.
 #[derive(Default)]
-pub struct Registry(Mutex<BTreeMap<String, Entry>>);
+pub struct Registry(Mutex<BTreeMap<(String, Kind), Entry>>);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Counter,
+    Gauge,
+    Samples,
+}
 
 impl Registry {
-    /// The counter of this name, made when it is new. A name that is taken by
-    /// another kind gives one that nobody reads.
+    /// The counter of this name, made when it is new.
     pub fn counter(&self, name: &str) -> Arc<Number> {
-        match lock(&self.0).entry(name.to_owned()).or_insert_with(|| Entry::Counter(Arc::default())) {
+        let key = (name.to_owned(), Kind::Counter);
+        match lock(&self.0).entry(key).or_insert_with(|| Entry::Counter(Arc::default())) {
             Entry::Counter(number) => Arc::clone(number),
             _ => Arc::default(),
         }
     }
 
     pub fn gauge(&self, name: &str) -> Arc<Number> {
-        match lock(&self.0).entry(name.to_owned()).or_insert_with(|| Entry::Gauge(Arc::default())) {
+        let key = (name.to_owned(), Kind::Gauge);
+        match lock(&self.0).entry(key).or_insert_with(|| Entry::Gauge(Arc::default())) {
             Entry::Gauge(number) => Arc::clone(number),
             _ => Arc::default(),
         }
     }
 
     pub fn samples(&self, name: &str) -> Arc<Samples> {
-        match lock(&self.0).entry(name.to_owned()).or_insert_with(|| Entry::Samples(Arc::default())) {
+        let key = (name.to_owned(), Kind::Samples);
+        match lock(&self.0).entry(key).or_insert_with(|| Entry::Samples(Arc::default())) {
             Entry::Samples(samples) => Arc::clone(samples),
             _ => Arc::default(),
         }
@@ -151,7 +160,7 @@ impl Registry {
     pub fn snapshot(&self) -> Vec<Stat> {
         lock(&self.0)
             .iter()
-            .map(|(name, entry)| Stat {
+            .map(|((name, _), entry)| Stat {
                 name: name.clone(),
                 value: match entry {
                     Entry::Counter(number) => StatValue::Counter(number.get()),

@@ -17,6 +17,7 @@ use crate::chain::LocalReply;
 use crate::context::{Context, Role, Root};
 use crate::error::LoadError;
 use crate::exchange::Side;
+use crate::grpc::GrpcStream;
 use crate::log::{ContextKind, Level, Origin};
 use crate::metrics::MetricTable;
 use crate::module::{LoadedModule, Pre};
@@ -30,8 +31,16 @@ use crate::worker::WorkerShared;
 pub(crate) enum Action {
     Continue(Rc<Context>, Side),
     Reset(Rc<Context>),
+    /// The guest has made what the stream holds back larger than it may be.
+    TooLarge(Rc<Context>, Side),
     Reply(Rc<Context>, Box<LocalReply>),
     FinishShutdown(Rc<Context>),
+    /// A gRPC call that ended where it was begun.
+    GrpcClosed {
+        stream: Rc<GrpcStream>,
+        status: u32,
+        message: &'static str,
+    },
 }
 
 /// The part of a VM that host functions reach.
@@ -47,6 +56,8 @@ pub(crate) struct VmShared {
     pub(crate) this: RefCell<Weak<Vm>>,
     next_context: Cell<u32>,
     next_call: Cell<u32>,
+    next_grpc_call: Cell<u32>,
+    next_grpc_stream: Cell<u32>,
 }
 
 impl VmShared {
@@ -62,6 +73,8 @@ impl VmShared {
             this: RefCell::default(),
             next_context: Cell::new(1),
             next_call: Cell::new(1),
+            next_grpc_call: Cell::new(1),
+            next_grpc_stream: Cell::new(1),
         })
     }
 
@@ -81,6 +94,14 @@ impl VmShared {
         let n = self.next_call.get();
         self.next_call.set(n.wrapping_add(1));
         n << 2
+    }
+
+    /// Tokens of gRPC calls: 5, 9, 13…; of gRPC streams: 6, 10, 14…
+    pub(crate) fn new_grpc_token(&self, unary: bool) -> u32 {
+        let (next, kind) = if unary { (&self.next_grpc_call, 1) } else { (&self.next_grpc_stream, 2) };
+        let n = next.get();
+        next.set(n.wrapping_add(1));
+        n << 2 | kind
     }
 
     pub(crate) fn register(&self, context: &Rc<Context>) {
@@ -135,7 +156,8 @@ impl Vm {
         let engine = &module.engine;
         let vm_context = Rc::new(Context {
             id: 0,
-            origin: Arc::new(Origin { vm_id: origin.vm_id.clone(), ..Origin::default() }),
+            // Its lines name the VM alone.
+            origin: Arc::new(Origin { root_id: String::new(), ..Origin::clone(origin) }),
             created: Cell::new(true),
             role: Role::Vm,
         });
@@ -219,6 +241,11 @@ impl Vm {
         state.effective = effective;
         drop(store);
         match result {
+            // Its allocator has trapped meanwhile, which it did not notice.
+            Ok(_) if self.failed.get() => {
+                self.shared.actions.borrow_mut().clear();
+                None
+            }
             Ok(value) => Some(value),
             Err(error) => {
                 self.fail(name, &error);
@@ -227,7 +254,8 @@ impl Vm {
         }
     }
 
-    fn fail(&self, function: &'static str, error: &wasmtime::Error) {
+    /// Takes no more calls from now on.
+    pub(crate) fn fail(&self, function: &'static str, error: &wasmtime::Error) {
         let failure = trap::failure(function, error, self.deadline);
         let worker = &self.shared.worker;
         worker.log(Level::Error, &self.origin, ContextKind::Host, || trap::log_text(&failure, error));
@@ -247,11 +275,13 @@ impl Vm {
                 Some(Action::Continue(context, side)) => with_chain(&context, |chain, index| {
                     chain.resume(index, side);
                 }),
+                Some(Action::TooLarge(context, side)) => with_chain(&context, |chain, _| chain.too_large(side)),
                 Some(Action::Reset(context)) => with_chain(&context, |chain, _| chain.reset()),
                 Some(Action::Reply(context, reply)) => with_chain(&context, |chain, _| {
                     chain.local_reply(*reply);
                 }),
                 Some(Action::FinishShutdown(root)) => self.delete(&root),
+                Some(Action::GrpcClosed { stream, status, message }) => stream.fail(status, message),
             }
         }
     }
@@ -266,8 +296,12 @@ impl Vm {
                 plugin: Arc::clone(plugin),
                 configuring: Cell::new(false),
                 call_response: RefCell::default(),
-                status: RefCell::new((0, "")),
+                status: RefCell::new((0, "".into())),
                 calls: RefCell::default(),
+                grpc: RefCell::default(),
+                grpc_initial: RefCell::default(),
+                grpc_trailing: RefCell::default(),
+                grpc_message: RefCell::default(),
                 pending_done: Cell::new(false),
                 declared: RefCell::default(),
             })),
@@ -357,7 +391,7 @@ fn instantiate(module: &LoadedModule, store: &mut Store<VmState>) -> wasmtime::R
     let exports = Exports::find(module, &instance, &mut *store);
     let state = store.data_mut();
     state.memory = memory;
-    state.malloc = Some(malloc);
+    state.malloc = Some((module.malloc, malloc));
     Ok(exports)
 }
 

@@ -16,6 +16,7 @@ use crate::config::FailurePolicy;
 use crate::context::{Context, Held, Role, StreamPart};
 use crate::error::LoadError;
 use crate::exchange::Exchange;
+use crate::grpc::GrpcCallout;
 use crate::log::{ContextKind, Level, LogLine, Origin};
 use crate::plugin::{LoadFailure, Plugin};
 use crate::shared::{Mailbox, Process};
@@ -42,6 +43,7 @@ pub(crate) struct WorkerShared {
     pub(crate) process: Arc<Process>,
     pub(crate) mailbox: Arc<Mailbox>,
     outbox: RefCell<VecDeque<Callout>>,
+    grpc_outbox: RefCell<VecDeque<GrpcCallout>>,
     timers: RefCell<Vec<Timer>>,
     serial: Cell<u64>,
     vms: RefCell<HashMap<[u8; 32], Weak<Vm>>>,
@@ -58,6 +60,7 @@ impl WorkerShared {
             process: Arc::clone(process),
             mailbox: Arc::new(Mailbox { news: Mutex::default(), wake: remote_wake }),
             outbox: RefCell::default(),
+            grpc_outbox: RefCell::default(),
             timers: RefCell::default(),
             serial: Cell::new(0),
             vms: RefCell::default(),
@@ -139,9 +142,15 @@ impl WorkerShared {
         (self.wake)();
     }
 
+    pub(crate) fn open_grpc(&self, callout: GrpcCallout) {
+        self.grpc_outbox.borrow_mut().push_back(callout);
+        (self.wake)();
+    }
+
     pub(crate) fn context_gone(&self, _vm: &VmShared, context: &Rc<Context>) {
         if let Role::Root(root) = &context.role {
             root.calls.borrow_mut().clear();
+            root.grpc.borrow_mut().drain().for_each(|(_, stream)| stream.cancel());
             self.timers.borrow_mut().retain(|timer| !Rc::ptr_eq(&timer.root, context));
             let gone: Vec<_> =
                 self.draining.borrow_mut().extract_if(.., |(_, root)| Rc::ptr_eq(root, context)).collect();
@@ -317,7 +326,8 @@ pub struct Worker(Rc<WorkerShared>);
 
 impl Worker {
     /// `wake` is called on this thread, `remote_wake` on any, when there is
-    /// something for [`Worker::run_due`] or [`Worker::next_callout`].
+    /// something for [`Worker::run_due`], [`Worker::next_callout`] or
+    /// [`Worker::next_grpc`].
     pub fn new(process: &Arc<Process>, wake: Rc<dyn Fn()>, remote_wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self(WorkerShared::new(process, wake, remote_wake))
     }
@@ -326,6 +336,9 @@ impl Worker {
     /// out of every chain, as Envoy does; its reason is logged.
     pub fn filter(&self, plugin: &Arc<Plugin>) -> Rc<WorkerFilter> {
         let handle = self.try_attach(plugin).ok();
+        for stat in ["vm_reload", "vm_reload_backoff", "vm_reload_success", "vm_reload_failure"] {
+            self.0.process.stats().counter(&format!("wasm.{}.{stat}", plugin.config().name));
+        }
         let filter = WorkerFilter {
             worker: Rc::clone(&self.0),
             plugin: Arc::clone(plugin),
@@ -350,6 +363,11 @@ impl Worker {
     /// The next request that a plugin wants made.
     pub fn next_callout(&self) -> Option<Callout> {
         self.0.outbox.borrow_mut().pop_front()
+    }
+
+    /// The next gRPC call or stream that a plugin has opened.
+    pub fn next_grpc(&self) -> Option<GrpcCallout> {
+        self.0.grpc_outbox.borrow_mut().pop_front()
     }
 
     /// When [`Worker::run_due`] has something to do by the clock.

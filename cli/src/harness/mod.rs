@@ -158,11 +158,13 @@ pub struct Filter {
     pub vm_configuration: Vec<u8>,
     /// Let a headers callback's "stop" mean that alone (Envoy 1.35 and newer).
     pub allow_on_headers_stop_iteration: bool,
-    /// The VM's environment variables.
-    pub environment: Vec<(String, String)>,
     pub root_id: String,
     pub vm_id: String,
     pub failure_policy: FailurePolicy,
+    /// What a WASI guest sees of the environment, besides spctl's own entry.
+    pub environment: BTreeMap<String, String>,
+    /// The only ABI functions that the plugin may use; none named: all.
+    pub capabilities: Vec<String>,
     /// Raised to make a new VM of unchanged bytes.
     pub generation: u32,
 }
@@ -177,6 +179,10 @@ pub enum FailurePolicy {
     FailOpen,
     /// A new VM is made after a back-off.
     FailReload,
+    /// Envoy's deprecated `fail_open`: like `fail-open`, and the request during
+    /// which the plugin failed passes too.
+    #[value(skip)]
+    LegacyFailOpen,
 }
 
 /// Where a harness serves.

@@ -132,10 +132,11 @@ pub(super) fn filters(
                 configuration,
                 vm_configuration: given.vm_configuration,
                 allow_on_headers_stop_iteration: given.allow_on_headers_stop_iteration,
-                environment: given.environment,
+                environment: given.environment.into_iter().collect(),
                 root_id: plugin.root_id.clone(),
                 vm_id: given.vm_id,
                 failure_policy: plugin.failure_policy,
+                capabilities: Vec::new(),
                 generation: load.generation,
             })
         })

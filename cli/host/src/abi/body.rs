@@ -8,7 +8,7 @@ use crate::context::{BodyWindow, Context, Role, StreamPart};
 use crate::exchange::Side;
 use crate::memory::{Guest, bytes, give, give_with, put_u32, view};
 use crate::status::{Outcome, Status};
-use crate::vm::{VmShared, length};
+use crate::vm::{Action, VmShared, length};
 
 pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
     export!(link, "env", "proxy_get_buffer_bytes", get_bytes,
@@ -33,8 +33,12 @@ fn find(vm: &VmShared, context: &Rc<Context>, number: u32) -> Outcome<Buffer> {
     Ok(match number {
         0 => Buffer::Body(Side::Request),
         1 => Buffer::Body(Side::Response),
-        // Network data, gRPC messages, call data: none of them exist here.
-        2 | 3 | 5 | 8 => Buffer::Empty,
+        // Network data and call data exist nowhere here.
+        2 | 3 | 8 => Buffer::Empty,
+        5 => {
+            let message = context.root().and_then(|(_, root)| root.grpc_message.borrow().clone());
+            message.map_or(Buffer::Empty, Buffer::Flat)
+        }
         4 => {
             let (_, root) = context.root().ok_or(Status::NotFound)?;
             let response = root.call_response.borrow();
@@ -102,10 +106,18 @@ fn set_bytes(guest: &mut Guest<'_>, buffer: u32, start: u32, len: u32, at: u32, 
     let found = find(&state.vm, context, buffer)?;
     let data = bytes(memory, at, size)?;
     let Buffer::Body(side) = found else { return Err(Status::BadArgument.into()) };
-    match with_body(context.stream(), side, |body| body.edit(start as usize, len as usize, data)) {
-        Some(true) => Ok(()),
-        _ => Err(Status::BadArgument.into()),
+    let edited = with_body(context.stream(), side, |body| {
+        let before = body.len();
+        body.edit(start as usize, len as usize, data).then_some((before, body.len()))
+    });
+    let Some(Some((before, after))) = edited else { return Err(Status::BadArgument.into()) };
+    if let Some(stream) = context.stream()
+        && stream.held(side).body_window() == BodyWindow::Buffered
+        && stream.chain.upgrade().is_some_and(|chain| chain.overflows(side, before, after))
+    {
+        state.vm.actions.borrow_mut().push_back(Action::TooLarge(Rc::clone(context), side));
     }
+    Ok(())
 }
 
 /// ABI 0.1.0 asks for the plugin's configuration by its own function.

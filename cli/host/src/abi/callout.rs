@@ -1,5 +1,4 @@
-//! Callouts: requests that the root context makes. gRPC is refused in the words
-//! that Envoy has for a service it cannot reach.
+//! HTTP callouts: requests that the root context makes.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,15 +18,6 @@ pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
     export!(link, "env", "proxy_http_call", http_call,
         (cluster: u32, cluster_len: u32, headers: u32, headers_len: u32, body: u32, body_len: u32,
          trailers: u32, trailers_len: u32, timeout: u32, out: u32));
-    export!(link, "env", "proxy_grpc_call", grpc_call,
-        (service: u32, service_len: u32, name: u32, name_len: u32, method: u32, method_len: u32,
-         metadata: u32, metadata_len: u32, message: u32, message_len: u32, timeout: u32, out: u32));
-    export!(link, "env", "proxy_grpc_stream", grpc_stream,
-        (service: u32, service_len: u32, name: u32, name_len: u32, method: u32, method_len: u32,
-         metadata: u32, metadata_len: u32, out: u32));
-    export!(link, "env", "proxy_grpc_send", grpc_send, (token: u32, message: u32, message_len: u32, end: u32));
-    export!(link, "env", "proxy_grpc_close", grpc_end, (token: u32));
-    export!(link, "env", "proxy_grpc_cancel", grpc_end, (token: u32));
     Ok(())
 }
 
@@ -90,64 +80,4 @@ fn start_call(
     let timeout = (timeout > 0).then(|| Duration::from_millis(u64::from(timeout)));
     worker.call_out(Callout { cluster, headers, body, timeout, answer });
     Ok(token)
-}
-
-fn grpc_call(
-    guest: &mut Guest<'_>,
-    service: u32,
-    service_len: u32,
-    name: u32,
-    name_len: u32,
-    method: u32,
-    method_len: u32,
-    metadata: u32,
-    metadata_len: u32,
-    message: u32,
-    message_len: u32,
-    _timeout: u32,
-    _out: u32,
-) -> Outcome {
-    let (memory, _) = view(guest);
-    bytes(memory, message, message_len)?;
-    let parts = [(service, service_len), (name, name_len), (method, method_len), (metadata, metadata_len)];
-    refuse_grpc(guest, parts)
-}
-
-fn grpc_stream(
-    guest: &mut Guest<'_>,
-    service: u32,
-    service_len: u32,
-    name: u32,
-    name_len: u32,
-    method: u32,
-    method_len: u32,
-    metadata: u32,
-    metadata_len: u32,
-    _out: u32,
-) -> Outcome {
-    let parts = [(service, service_len), (name, name_len), (method, method_len), (metadata, metadata_len)];
-    refuse_grpc(guest, parts)
-}
-
-fn refuse_grpc(guest: &mut Guest<'_>, parts: [(u32, u32); 4]) -> Outcome {
-    let (memory, state) = view(guest);
-    for (at, len) in parts {
-        bytes(memory, at, len)?;
-    }
-    let service = String::from_utf8_lossy(bytes(memory, parts[0].0, parts[0].1)?);
-    match state.vm.worker.process.clusters.state(&service) {
-        ClusterState::Unknown => Err(Status::ParseFailure.into()),
-        _ => Err(Status::InternalFailure.into()),
-    }
-}
-
-fn grpc_send(guest: &mut Guest<'_>, token: u32, message: u32, message_len: u32, _end: u32) -> Outcome {
-    let (memory, _) = view(guest);
-    bytes(memory, message, message_len)?;
-    // Only tokens of streams (6, 10, 14…) can be sent to, and none is open.
-    Err(if token & 3 == 2 { Status::NotFound } else { Status::BadArgument }.into())
-}
-
-fn grpc_end(_guest: &mut Guest<'_>, token: u32) -> Outcome {
-    Err(if matches!(token & 3, 1 | 2) { Status::NotFound } else { Status::BadArgument }.into())
 }

@@ -46,11 +46,15 @@ fn call(
             declare_property(&context, arguments)?;
             Vec::new()
         }
-        // A message that asks for a kind of filter state that exists nowhere
-        // here, or for cryptography this host does not have.
-        b"set_envoy_filter_state" | b"verify_signature" | b"sign" => {
+        // A message that asks for a kind of filter state that exists nowhere here.
+        b"set_envoy_filter_state" => {
             proto::fields(arguments).ok_or(Status::BadArgument)?;
             return Err(Status::NotFound.into());
+        }
+        // Cryptography this host does not have; without a key Envoy neither.
+        b"verify_signature" | b"sign" => {
+            let fields = proto::fields(arguments).ok_or(Status::BadArgument)?;
+            return Err(if fields.is_empty() { Status::BadArgument } else { Status::NotFound }.into());
         }
         _ => return Err(Status::NotFound.into()),
     };

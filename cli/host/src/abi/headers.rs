@@ -31,7 +31,8 @@ pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
 enum Map {
     Headers(Side),
     Trailers(Side),
-    GrpcMetadata,
+    GrpcInitial,
+    GrpcTrailing,
     CallHeaders,
     CallTrailers,
 }
@@ -43,7 +44,8 @@ impl Map {
             1 => Self::Trailers(Side::Request),
             2 => Self::Headers(Side::Response),
             3 => Self::Trailers(Side::Response),
-            4 | 5 => Self::GrpcMetadata,
+            4 => Self::GrpcInitial,
+            5 => Self::GrpcTrailing,
             6 => Self::CallHeaders,
             7 => Self::CallTrailers,
             _ => return Err(Status::BadArgument.into()),
@@ -51,19 +53,21 @@ impl Map {
     }
 }
 
-fn call_map<'a>(root: Option<(&'a Rc<Context>, &'a Root)>, map: Map) -> Option<Ref<'a, HeaderList>> {
-    let (_, root) = root?;
-    Ref::filter_map(root.call_response.borrow(), |response| match map {
-        Map::CallHeaders => response.as_ref().map(|response| &response.headers),
-        _ => response.as_ref().and_then(|response| response.trailers.as_ref()),
-    })
-    .ok()
+/// What the answer to a callout holds, while the root is being told of it.
+fn answer_map(root: &Root, map: Map) -> Option<Ref<'_, HeaderList>> {
+    match map {
+        Map::CallHeaders => Ref::filter_map(root.call_response.borrow(), |r| r.as_ref().map(|r| &r.headers)).ok(),
+        Map::CallTrailers => Ref::filter_map(root.call_response.borrow(), |r| r.as_ref()?.trailers.as_ref()).ok(),
+        Map::GrpcInitial => Ref::filter_map(root.grpc_initial.borrow(), Option::as_ref).ok(),
+        Map::GrpcTrailing => Ref::filter_map(root.grpc_trailing.borrow(), Option::as_ref).ok(),
+        Map::Headers(_) | Map::Trailers(_) => None,
+    }
 }
 
 /// A map to read, if the context may see it now.
 fn readable(context: &Rc<Context>, map: Map) -> Option<Ref<'_, HeaderList>> {
-    if matches!(map, Map::CallHeaders | Map::CallTrailers) {
-        return call_map(context.root(), map);
+    if !matches!(map, Map::Headers(_) | Map::Trailers(_)) {
+        return context.root().and_then(|(_, root)| answer_map(root, map));
     }
     let stream = context.stream()?;
     let logging = stream.logging.get();

@@ -7,6 +7,7 @@ mod body;
 mod callout;
 mod clock;
 mod foreign;
+mod grpc;
 mod headers;
 mod log;
 mod metric;
@@ -72,13 +73,12 @@ impl<'a> Link<'a> {
         self.provided.iter().find(|((m, n), _)| *m == module && *n == name).map(|(_, ty)| ty)
     }
 
-    /// The one host function without a result: it only leaves a trace.
-    fn provide_proc_exit(&mut self, module: &'static str) -> wasmtime::Result<()> {
+    /// A host function without a result, which only leaves a trace.
+    fn provide_void(&mut self, module: &'static str, name: &'static str) -> wasmtime::Result<()> {
         let ty = FuncType::new(self.linker.engine(), [ValType::I32], []);
-        self.provided.insert((module, "proc_exit"), ty);
-        self.linker.func_wrap(module, "proc_exit", |guest: Guest<'_>, _code: u32| {
-            check_restriction(&guest, "wasi_snapshot_preview1", "proc_exit")
-        })?;
+        self.provided.insert((module, name), ty);
+        self.linker
+            .func_wrap(module, name, move |guest: Guest<'_>, _argument: u32| check_restriction(&guest, module, name))?;
         Ok(())
     }
 
@@ -171,10 +171,13 @@ pub(crate) fn check_restriction(guest: &Guest<'_>, module: &str, name: &str) -> 
 
 pub(crate) fn restricted_stub(guest: &Guest<'_>, name: &str) -> u32 {
     const ENOTCAPABLE: u32 = 76;
+    if !name.starts_with("proxy_") {
+        return ENOTCAPABLE;
+    }
     let context = guest.data().context();
     let text = || format!("Attempted call to restricted proxy-wasm capability: {name}");
     guest.data().vm.worker.log(Level::Error, &context.origin, ContextKind::Host, text);
-    if name.starts_with("proxy_") { Status::InternalFailure as u32 } else { ENOTCAPABLE }
+    Status::InternalFailure as u32
 }
 
 /// Everything that a module of this ABI version may import.
@@ -186,6 +189,7 @@ pub(crate) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
     property::link(link)?;
     stream::link(link)?;
     callout::link(link)?;
+    grpc::link(link)?;
     metric::link(link)?;
     shared::link(link)?;
     foreign::link(link)?;
@@ -273,6 +277,10 @@ pub(crate) struct Exports {
     pub(crate) on_response_body: Func<(u32, u32, u32), u32>,
     pub(crate) on_response_trailers: Func<(u32, u32), u32>,
     pub(crate) on_http_call_response: Func<(u32, u32, u32, u32, u32)>,
+    pub(crate) on_grpc_receive_initial_metadata: Func<(u32, u32, u32)>,
+    pub(crate) on_grpc_receive: Func<(u32, u32, u32)>,
+    pub(crate) on_grpc_receive_trailing_metadata: Func<(u32, u32, u32)>,
+    pub(crate) on_grpc_close: Func<(u32, u32, u32)>,
     pub(crate) on_done: Func<u32, u32>,
     pub(crate) on_log: Func<u32>,
     pub(crate) on_delete: Func<u32>,
@@ -310,6 +318,10 @@ impl Exports {
             on_response_body: find!("proxy_on_response_body"),
             on_response_trailers: find!("proxy_on_response_trailers"),
             on_http_call_response: find!("proxy_on_http_call_response"),
+            on_grpc_receive_initial_metadata: find!("proxy_on_grpc_receive_initial_metadata"),
+            on_grpc_receive: find!("proxy_on_grpc_receive"),
+            on_grpc_receive_trailing_metadata: find!("proxy_on_grpc_receive_trailing_metadata"),
+            on_grpc_close: find!("proxy_on_grpc_close"),
             on_done: find!("proxy_on_done"),
             on_log: find!("proxy_on_log"),
             on_delete: find!("proxy_on_delete"),

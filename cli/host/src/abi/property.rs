@@ -26,6 +26,8 @@ fn set(guest: &mut Guest<'_>, path: u32, path_len: u32, value: u32, value_len: u
     let value = bytes(memory, value, value_len)?;
     let context = Rc::clone(state.context());
     let stream = context.stream().ok_or(Status::NotFound)?;
-    let stored = stream.exchange.filter_state.borrow_mut().set(path, value);
+    let (_, root) = context.root().ok_or(Status::NotFound)?;
+    let read_only = root.declared.borrow().iter().any(|(name, read_only)| *read_only && name == path);
+    let stored = stream.exchange.filter_state.borrow_mut().set(path, value, read_only);
     if stored { Ok(()) } else { Err(Status::BadArgument.into()) }
 }

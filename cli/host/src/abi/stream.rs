@@ -152,7 +152,7 @@ fn done(guest: &mut Guest<'_>) -> Outcome {
 fn get_status(guest: &mut Guest<'_>, out_code: u32, out: u32, out_len: u32) -> Outcome {
     let (code, message) = {
         let context = guest.data().context();
-        context.root().map_or((0, ""), |(_, root)| *root.status.borrow())
+        context.root().map_or((0, Cow::Borrowed("")), |(_, root)| root.status.borrow().clone())
     };
     let (memory, _) = view(guest);
     put_u32(memory, out_code, code)?;

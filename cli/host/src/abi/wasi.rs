@@ -20,7 +20,7 @@ const NOTDIR: u32 = 20;
 const NOTSUP: u32 = 58;
 
 pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
-    export!(link, "env", "emscripten_notify_memory_growth", zero1, (_index: u32));
+    link.provide_void("env", "emscripten_notify_memory_growth")?;
     export!(link, "env", "pthread_equal", pthread_equal, (a: u32, b: u32));
     macro_rules! wasi {
         ($name:literal, $f:path, $args:tt) => {
@@ -77,7 +77,7 @@ pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
     wasi!("sock_send", notsup5, (_fd: u32, _iovs: u32, _count: u32, _flags: u32, _out: u32));
     wasi!("sock_shutdown", notsup2, (_fd: u32, _how: u32));
     for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
-        link.provide_proc_exit(module)?;
+        link.provide_void(module, "proc_exit")?;
     }
     Ok(())
 }

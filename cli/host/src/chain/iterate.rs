@@ -296,10 +296,16 @@ impl Chain {
         let half = self.exchange.half(side);
         let before = half.buffered_len();
         half.buffer.borrow_mut().get_or_insert_with(Body::new).append(chunk);
-        let crossed = before <= self.buffer_limit && half.buffered_len() > self.buffer_limit;
-        if self.buffer_limit > 0 && crossed && !half.streaming.get() {
+        if self.overflows(side, before, half.buffered_len()) {
             self.too_large(side);
         }
+    }
+
+    /// What is held back has grown from `before` to `after`: too much, and not
+    /// under back-pressure.
+    pub(crate) fn overflows(&self, side: Side, before: usize, after: usize) -> bool {
+        let crossed = before <= self.buffer_limit && after > self.buffer_limit;
+        self.buffer_limit > 0 && crossed && !self.exchange.half(side).streaming.get()
     }
 
     pub(super) fn common_continue(self: &Rc<Self>, side: Side, at: usize) {

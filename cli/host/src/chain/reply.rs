@@ -137,7 +137,7 @@ impl Chain {
     }
 
     /// Filters hold back more than the limit, and not by back-pressure.
-    pub(super) fn too_large(self: &Rc<Self>, side: Side) {
+    pub(crate) fn too_large(self: &Rc<Self>, side: Side) {
         match side {
             Side::Request => {
                 self.local_reply(LocalReply::new(413, "Payload Too Large", "request_payload_too_large"));

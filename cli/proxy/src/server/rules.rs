@@ -166,6 +166,9 @@ pub(super) fn drop_retry_headers(headers: &mut HeaderList) {
 
 /// What Envoy's router does to a request before it looks for a host.
 pub(super) fn route_request(headers: &mut HeaderList, listener: &Listener, route: &Route, limits: TimeLimits) {
+    if let HostRewrite::Literal(host) = &route.host_rewrite {
+        rewrite_host(headers, host, listener);
+    }
     let expected = if limits.per_try.is_zero() { limits.timeout } else { limits.per_try };
     expect_answer_within(headers, listener, expected);
     if let Some(rewritten) = rewritten_path(headers, route) {
@@ -175,8 +178,14 @@ pub(super) fn route_request(headers: &mut HeaderList, listener: &Listener, route
         }
         headers.set_in_place(b":path", &rewritten);
     }
-    if let HostRewrite::Literal(host) = &route.host_rewrite {
-        headers.set_in_place(b":authority", host.as_bytes());
+}
+
+/// Another host, and the one it had in a header.
+pub(super) fn rewrite_host(headers: &mut HeaderList, host: &str, listener: &Listener) {
+    let original = headers.get(b":authority").unwrap_or_default().to_vec();
+    headers.set_in_place(b":authority", host.as_bytes());
+    if !listener.suppress_envoy_headers {
+        headers.set_in_place(b"x-envoy-original-host", &original);
     }
 }
 

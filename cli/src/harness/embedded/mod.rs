@@ -261,14 +261,16 @@ fn spec(filter: Filter) -> FilterSpec {
             configuration: filter.configuration.into(),
             vm_configuration: filter.vm_configuration.into(),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration,
-            environment: [("SPCTL_GENERATION".to_owned(), filter.generation.to_string())]
+            environment: [("SPCTL_GENERATION".into(), filter.generation.to_string())]
                 .into_iter()
                 .chain(filter.environment)
                 .collect(),
+            allowed_capabilities: filter.capabilities,
             failure_policy: match filter.failure_policy {
                 FailurePolicy::FailClosed => spctl_host::FailurePolicy::FailClosed,
                 FailurePolicy::FailOpen => spctl_host::FailurePolicy::FailOpen,
                 FailurePolicy::FailReload => spctl_host::FailurePolicy::FailReload,
+                FailurePolicy::LegacyFailOpen => spctl_host::FailurePolicy::LegacyFailOpen,
             },
             ..Default::default()
         },

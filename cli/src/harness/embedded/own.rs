@@ -138,7 +138,6 @@ fn connection_manager(node: Node<'_>, out: &mut Listener, unheeded: &mut Vec<Str
     };
     out.use_remote_address = node.flag("use_remote_address")?.unwrap_or(false);
     out.generate_request_id = node.flag("generate_request_id")?.unwrap_or(true);
-    out.suppress_envoy_headers = node.flag("suppress_envoy_headers")?.unwrap_or(false);
     if let Some(name) = node.text("server_name")? {
         name.clone_into(&mut out.server_name);
     }
@@ -166,14 +165,19 @@ fn connection_manager(node: Node<'_>, out: &mut Listener, unheeded: &mut Vec<Str
             out.filters.push(filter.text("name")?.unwrap_or_default().to_owned());
             continue;
         }
-        let kind = filter.object("typed_config")?.map(|config| config.text("@type").map(Option::unwrap_or_default));
-        match kind.transpose()? {
-            Some(kind) if kind.ends_with(".router.v3.Router") && last => {}
-            Some(kind) if last => {
-                return filter.refused("typed_config", format!("the last filter must be the router, not `{kind}`"));
-            }
-            _ => return filter.refused("typed_config", "only Wasm filters and the router are supported"),
+        let Some(config) = filter.object("typed_config")? else {
+            return filter.refused("typed_config", "only Wasm filters and the router are supported");
+        };
+        let kind = config.text("@type")?.unwrap_or_default();
+        if !kind.ends_with(".router.v3.Router") || !last {
+            return config.refused(
+                "@type",
+                format!("only Wasm filters, and the router as the last, are supported: not `{kind}`"),
+            );
         }
+        out.suppress_envoy_headers = config.flag("suppress_envoy_headers")?.unwrap_or(false);
+        config.without_effect(&["dynamic_stats"]);
+        config.finish()?;
     }
     node.finish()
 }

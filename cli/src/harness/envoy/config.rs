@@ -1,6 +1,7 @@
 //! Topology to Envoy's YAML: pure, so that a test can hold it against Envoy's
 //! validate mode.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -75,13 +76,14 @@ pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Pat
 /// file whose typed_config it has seen last, even if it had refused it.
 pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<String> {
     let failure_policy = match filter.failure_policy {
-        FailurePolicy::FailClosed => "FAIL_CLOSED",
-        FailurePolicy::FailOpen => "FAIL_OPEN",
-        FailurePolicy::FailReload => "FAIL_RELOAD",
+        FailurePolicy::FailClosed => "failure_policy: FAIL_CLOSED",
+        FailurePolicy::FailOpen => "failure_policy: FAIL_OPEN",
+        FailurePolicy::FailReload => "failure_policy: FAIL_RELOAD",
+        FailurePolicy::LegacyFailOpen => "fail_open: true",
     };
-    let mut environment: serde_json::Map<_, _> =
-        filter.environment.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    environment.insert("SPCTL_GENERATION".into(), filter.generation.to_string().into());
+    let mut environment = filter.environment.clone();
+    environment.insert("SPCTL_GENERATION".into(), filter.generation.to_string());
+    let capabilities: BTreeMap<_, _> = filter.capabilities.iter().map(|name| (name, json!({}))).collect();
     render(
         ENVOY_FILTER,
         &json!({
@@ -96,6 +98,7 @@ pub(super) fn filter(filter: &Filter, module: &Path, version: u64) -> Result<Str
             "allow_on_headers_stop_iteration": filter.allow_on_headers_stop_iteration,
             "module": module.display().to_string(),
             "environment": environment,
+            "capabilities": capabilities,
         }),
     )
 }
@@ -142,6 +145,8 @@ mod tests {
             root_id: String::new(),
             vm_id: String::new(),
             failure_policy: FailurePolicy::FailOpen,
+            environment: BTreeMap::new(),
+            capabilities: Vec::new(),
             generation: 0,
         };
         let name = module_name(&filter, 7);

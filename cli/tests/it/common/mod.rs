@@ -139,6 +139,19 @@ pub fn image() -> Option<String> {
     image
 }
 
+/// Every real Envoy to compare with: the one above, then those that
+/// `SPCTL_TEST_ENVOYS` lists as `PATH` lists directories.
+pub fn envoys() -> Vec<PathBuf> {
+    let more = std::env::var_os("SPCTL_TEST_ENVOYS").unwrap_or_default();
+    let mut all: Vec<PathBuf> = envoy().into_iter().collect();
+    for path in std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty()) {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    all
+}
+
 /// The harnesses to test on here; `SPCTL_TEST_HARNESS` names a single one
 /// while one works on it.
 pub fn harnesses() -> Vec<&'static str> {

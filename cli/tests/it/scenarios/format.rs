@@ -7,6 +7,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// The releases of Envoy that scenarios are compared with, newest first.
+pub const VERSIONS: &[&str] = &["1.40", "1.39", "1.37"];
+
 /// One file of `testdata/scenarios`: several scenarios of one subject.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,11 @@ pub struct Scenario {
     pub plugins: Vec<Plugin>,
     #[serde(default)]
     pub requests: Vec<Request>,
+    /// The requests are under way at once, each begun a little after the last.
+    #[serde(default)]
+    pub together: bool,
+    /// What takes the place of plugins once the requests are answered.
+    pub reload: Option<Reload>,
     #[serde(default)]
     pub upstream: Answer,
     /// What named clusters answer to callouts.
@@ -34,10 +42,31 @@ pub struct Scenario {
     pub logs: LogOrder,
     /// Do not stop looking before a plugin has logged this.
     pub wait_for: Option<String>,
-    /// Why the embedded host differs here: documented, counted, and an error
-    /// once it no longer does.
-    pub differs: Option<String>,
+    /// Statistics of the proxy to compare, besides the plugins' own.
+    #[serde(default)]
+    pub stats: Vec<String>,
+    /// Where an Envoy differs from the embedded host, by `envoy-<release>`, or
+    /// `envoy` for all: documented, counted, and an error once it no longer does.
+    #[serde(default)]
+    pub differs: BTreeMap<String, Difference>,
     pub expect: Expect,
+}
+
+impl Scenario {
+    /// What is documented of this release (`1.40`).
+    pub fn difference(&self, version: &str) -> Option<&Difference> {
+        self.differs.get(&format!("envoy-{version}")).or_else(|| self.differs.get("envoy"))
+    }
+}
+
+/// A documented difference.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Difference {
+    pub why: String,
+    /// By path (`answers[0].status`, `logs`): part of what that Envoy shows
+    /// there. Everything else must be equal.
+    pub shows: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -52,8 +81,11 @@ pub enum LogOrder {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plugin {
-    /// A crate or `.wat` file of `testdata/guests`.
+    /// A crate or Go module of `testdata/guests`.
+    #[serde(default)]
     pub guest: String,
+    /// Instead of `guest`: a module in WebAssembly text.
+    pub wat: Option<String>,
     #[serde(default = "default_name")]
     pub name: String,
     /// An object is passed as JSON, a string as it is.
@@ -69,6 +101,11 @@ pub struct Plugin {
     pub fail_policy: spctl::harness::FailurePolicy,
     #[serde(default)]
     pub allow_on_headers_stop_iteration: bool,
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// The only ABI functions the plugin may use; none named: all.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 fn default_name() -> String {
@@ -77,6 +114,15 @@ fn default_name() -> String {
 
 fn fail_closed() -> spctl::harness::FailurePolicy {
     spctl::harness::FailurePolicy::FailClosed
+}
+
+/// New plugins in the old ones' places, and what is asked of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    pub plugins: Vec<Plugin>,
+    #[serde(default)]
+    pub requests: Vec<Request>,
 }
 
 type Headers = Vec<(String, String)>;
@@ -98,6 +144,25 @@ pub struct Request {
     /// Send `content-length` instead of chunks with trailers.
     #[serde(default)]
     pub sized: bool,
+    /// Wait before this one.
+    #[serde(default)]
+    pub after_ms: u64,
+    /// Where the client goes away.
+    pub cut: Option<Cut>,
+    /// Exactly these bytes instead of all the above.
+    pub raw: Option<String>,
+}
+
+/// Where a client goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// Behind the last chunk of its body, which is not the end.
+    InBody,
+    /// While it waits for the response.
+    Waiting,
+    /// With the first bytes of the response's body.
+    InResponse,
 }
 
 fn get() -> String {
@@ -150,6 +215,8 @@ impl Default for Answer {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
+    /// The plugin is not taken at all.
+    pub refused: bool,
     /// One for each request; 0: no response.
     pub status: Vec<u16>,
     /// Body of the first response.

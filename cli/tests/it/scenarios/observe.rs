@@ -29,14 +29,18 @@ pub struct Seen {
     pub trailers: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
+    /// A plugin was not taken, when the proxy started or when it was replaced.
+    pub refused: bool,
     pub answers: Vec<Answered>,
     pub upstream: Vec<Seen>,
     /// By cluster.
     pub callouts: BTreeMap<String, Vec<Seen>>,
     pub logs: Vec<String>,
     pub metrics: BTreeMap<String, u64>,
+    /// Those of the proxy that the scenario asks for.
+    pub stats: BTreeMap<String, u64>,
 }
 
 /// What is normalised, printed with every result. Each is a value that no two
@@ -61,6 +65,10 @@ impl Observed {
         }
         for line in &mut self.logs {
             *line = log_line(line);
+        }
+        // Of exact bytes a second head is left in the body.
+        for body in self.answers.iter_mut().map(|a| &mut a.body).filter(|body| body.starts_with("HTTP/1.1 ")) {
+            *body = body.split("\r\n").map(log_line).collect::<Vec<_>>().join("\r\n");
         }
         self.callouts.values_mut().for_each(|seen| seen.sort());
         if order == LogOrder::Unique {

@@ -1,23 +1,21 @@
-//! Runs one scenario on one harness, through the same seam that spctl uses.
+//! Runs scenarios on harnesses, through the same seam that spctl uses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
+use futures_util::StreamExt;
 use spctl::harness::{
     Cluster, Direction, Embedded, Envoy, EnvoyBinary, Filter, Harness, Limits, Listener, Topology, find_envoy,
 };
 use spctl::logs::{Level, Line, LogHub};
 
-use super::format::{Plugin, Request, Scenario};
-use super::guests::Guests;
-use super::observe::{Answered, Observed};
-use super::servers::{Server, expanded, paced, pairs};
+use super::format::{Plugin, Scenario};
+use super::guests::{self, Guests};
+use super::observe::Observed;
+use super::servers::Server;
+use super::{ask, compare};
 
 /// No new line for so long: the scenario is over.
 const QUIET: Duration = Duration::from_millis(150);
@@ -26,27 +24,54 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Runner {
     guests: Guests,
-    binary: Option<EnvoyBinary>,
+    envoys: Vec<EnvoyBinary>,
     runtime: tokio::runtime::Runtime,
     scratch: tempfile::TempDir,
 }
 
 impl Runner {
-    pub fn new(guests: Guests, envoy: Option<&Path>) -> Self {
+    pub fn new(guests: Guests, envoys: &[PathBuf]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let binary = envoy.map(|path| runtime.block_on(find_envoy(Some(path))).unwrap());
-        Self { guests, binary, runtime, scratch: tempfile::tempdir().unwrap() }
+        let envoys = envoys.iter().map(|path| runtime.block_on(find_envoy(Some(path))).unwrap()).collect();
+        Self { guests, envoys, runtime, scratch: tempfile::tempdir().unwrap() }
     }
 
-    pub fn embedded(&self, scenario: &Scenario) -> Observed {
-        self.runtime.block_on(self.run(scenario, false))
+    /// The releases compared with, as scenarios name them: `1.40`.
+    pub fn versions(&self) -> Vec<String> {
+        self.envoys.iter().map(release).collect()
     }
 
-    pub fn envoy(&self, scenario: &Scenario) -> Observed {
-        self.runtime.block_on(self.run(scenario, true))
+    /// It cannot run here.
+    pub fn lacks_tools(&self, scenario: &Scenario) -> bool {
+        scenario.plugins.iter().any(guests::lacks_go)
     }
 
-    async fn run(&self, scenario: &Scenario, native: bool) -> Observed {
+    /// What is wrong with each, `at_once` of them under way.
+    pub fn all<'a>(&self, scenarios: impl IntoIterator<Item = &'a Scenario>, at_once: usize) -> Vec<Vec<String>> {
+        let judged = scenarios.into_iter().map(|scenario| self.judge(scenario));
+        self.runtime.block_on(futures_util::stream::iter(judged).buffered(at_once).collect())
+    }
+
+    /// The scenario on the embedded host and on each Envoy.
+    async fn judge(&self, scenario: &Scenario) -> Vec<String> {
+        let embedded = self.run(scenario, None).await;
+        let mut problems = Vec::new();
+        for (n, binary) in self.envoys.iter().enumerate() {
+            let envoy = self.run(scenario, Some(binary)).await;
+            let version = release(binary);
+            if n == 0 {
+                let unmet = compare::unmet(&envoy, &scenario.expect);
+                problems.extend(unmet.into_iter().map(|p| format!("Envoy {version}: {p}")));
+            }
+            problems.extend(compare::unexplained(scenario, &version, &envoy, &embedded));
+        }
+        if self.envoys.is_empty() && scenario.differs.is_empty() {
+            problems.extend(compare::unmet(&embedded, &scenario.expect));
+        }
+        problems
+    }
+
+    async fn run(&self, scenario: &Scenario, envoy: Option<&EnvoyBinary>) -> Observed {
         let upstream = Server::start(scenario.upstream.clone()).await;
         let mut clusters = BTreeMap::new();
         for (name, answer) in &scenario.clusters {
@@ -54,45 +79,68 @@ impl Runner {
         }
         let logs = LogHub::default();
         let topology = self.topology(scenario, upstream.address, &clusters);
-        let harness: Box<dyn Harness> = match &self.binary {
-            Some(binary) if native => {
+        let started: spctl::error::Result<Box<dyn Harness>> = match envoy {
+            Some(binary) => {
                 let directory = tempfile::tempdir_in(self.scratch.path()).unwrap().keep();
-                Box::new(
-                    Envoy::start(binary.clone(), topology, directory, logs.clone())
-                        .await
-                        .unwrap_or_else(|e| fail(scenario, &e)),
-                )
+                let envoy = Envoy::start(binary.clone(), topology, directory, logs.clone()).await;
+                envoy.map(|envoy| Box::new(envoy) as Box<dyn Harness>)
             }
-            _ => Box::new(
-                Embedded::start(topology, self.cache(), logs.clone()).await.unwrap_or_else(|e| fail(scenario, &e)),
-            ),
+            None => Embedded::start(topology, self.scratch.path().join("modules"), logs.clone())
+                .await
+                .map(|embedded| Box::new(embedded) as Box<dyn Harness>),
         };
-        let proxy = harness.addresses().inbound.unwrap();
-        let mut answers = Vec::new();
-        for request in &scenario.requests {
-            answers.push(tokio::time::timeout(PATIENCE, ask(proxy, request)).await.unwrap_or_else(|_| hung()));
+        let mut observed = Observed::default();
+        match started {
+            Ok(harness) => {
+                self.drive(scenario, harness.as_ref(), &logs, &mut observed).await;
+                harness.stop().await;
+            }
+            Err(error) => {
+                observed.refused = true;
+                if !scenario.expect.refused {
+                    eprintln!("{}: {error}: {:?}", scenario.name, error.causes());
+                }
+                settle(&logs, scenario.wait_for.as_deref()).await;
+            }
         }
-        settle(&logs, scenario.wait_for.as_deref()).await;
-        let stats = harness.stats().await.unwrap();
-        let lines = logs.follow().0;
-        harness.stop().await;
-        drop(harness);
-        let mut observed = Observed {
-            answers,
-            upstream: upstream.seen(),
-            callouts: clusters.iter().map(|(name, server)| (name.clone(), server.seen())).collect(),
-            logs: lines.iter().filter(|line| is_plugins(line)).map(shown).collect(),
-            metrics: stats
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.strip_prefix("wasmcustom.")?.to_owned(), value)))
-                .collect(),
-        };
+        observed.upstream = upstream.seen();
+        observed.callouts = clusters.iter().map(|(name, server)| (name.clone(), server.seen())).collect();
+        if observed.logs.is_empty() {
+            observed.logs = plugin_lines(&logs);
+        }
         observed.normalise(scenario.logs);
         observed
     }
 
-    fn cache(&self) -> PathBuf {
-        self.scratch.path().join("modules")
+    async fn drive(&self, scenario: &Scenario, harness: &dyn Harness, logs: &LogHub, observed: &mut Observed) {
+        let proxy = harness.addresses().inbound.unwrap();
+        observed.answers = ask::all(proxy, &scenario.requests, scenario.together).await;
+        if let Some(reload) = &scenario.reload {
+            settle(logs, None).await;
+            for (n, plugin) in reload.plugins.iter().enumerate() {
+                if let Err(error) = harness.reload(vec![self.filter(n, plugin)]).await {
+                    observed.refused = true;
+                    if !scenario.expect.refused {
+                        eprintln!("{}: {error}: {:?}", scenario.name, error.causes());
+                    }
+                }
+            }
+            observed.answers.extend(ask::all(proxy, &reload.requests, false).await);
+        }
+        settle(logs, scenario.wait_for.as_deref()).await;
+        let stats = harness.stats().await.unwrap_or_else(|error| {
+            eprintln!("{}: {} died: {error}", scenario.name, harness.kind().name());
+            BTreeMap::new()
+        });
+        // What a plugin says while its proxy ends is a race with that end.
+        observed.logs = plugin_lines(logs);
+        for (name, value) in stats {
+            if let Some(name) = name.strip_prefix("wasmcustom.") {
+                observed.metrics.insert(name.to_owned(), value);
+            } else if scenario.stats.contains(&name) {
+                observed.stats.insert(name, value);
+            }
+        }
     }
 
     fn topology(&self, scenario: &Scenario, upstream: SocketAddr, servers: &BTreeMap<String, Server>) -> Topology {
@@ -104,57 +152,67 @@ impl Runner {
         };
         let mut clusters = vec![cluster("upstream", upstream)];
         clusters.extend(servers.iter().map(|(name, server)| cluster(name, server.address)));
-        let names = |n: usize, plugin: &Plugin| format!("{}-{n}", plugin.name);
+        let filters: Vec<Filter> = scenario.plugins.iter().enumerate().map(|(n, p)| self.filter(n, p)).collect();
         Topology {
             own: None,
             instance: "scenario".into(),
             listeners: vec![Listener {
                 direction: Direction::Inbound,
                 address: SocketAddr::from(([127, 0, 0, 1], 0)),
-                filters: scenario.plugins.iter().enumerate().map(|(n, p)| names(n, p)).collect(),
+                filters: filters.iter().map(|filter| filter.name.clone()).collect(),
                 cluster: "upstream".into(),
                 rewrite_host: false,
                 buffer_limit: scenario.buffer_limit,
             }],
             clusters,
-            filters: scenario.plugins.iter().enumerate().map(|(n, p)| self.filter(names(n, p), p)).collect(),
+            filters,
             workers: 1,
             log_level: Level::Info,
             limits: Limits::default(),
         }
     }
 
-    fn filter(&self, name: String, plugin: &Plugin) -> Filter {
+    /// The plugin in the place `n` of the chain.
+    fn filter(&self, n: usize, plugin: &Plugin) -> Filter {
         let configuration = match &plugin.config {
             serde_json::Value::Null => Vec::new(),
             serde_json::Value::String(text) => text.clone().into_bytes(),
             other => other.to_string().into_bytes(),
         };
         Filter {
-            name,
+            name: format!("filter-{n}"),
             plugin: plugin.name.clone(),
             seen_as: plugin.name.clone(),
-            environment: Vec::new(),
-            module: self.guests.module(&plugin.guest),
+            module: self.guests.of(plugin),
             configuration,
             vm_configuration: plugin.vm_config.clone().into_bytes(),
             allow_on_headers_stop_iteration: plugin.allow_on_headers_stop_iteration,
             root_id: plugin.root_id.clone(),
             vm_id: plugin.vm_id.clone(),
             failure_policy: plugin.fail_policy,
+            environment: plugin.environment.clone(),
+            capabilities: plugin.capabilities.clone(),
             generation: 0,
         }
     }
 }
 
-fn fail(scenario: &Scenario, error: &spctl::error::Error) -> ! {
-    panic!("{}: {error}: {:?}", scenario.name, error.causes())
+/// `1.40` of `1.40.0`.
+fn release(binary: &EnvoyBinary) -> String {
+    binary.version.rsplit_once('.').map_or_else(|| binary.version.clone(), |(release, _)| release.to_owned())
 }
 
-/// Lines of plugins, and the proxy's word that one has trapped.
-fn is_plugins(line: &Line) -> bool {
-    line.message.contains("Function: ")
-        || (line.plugin.is_some() && !line.message.starts_with("Proxy-Wasm plugin in-VM backtrace"))
+fn plugin_lines(logs: &LogHub) -> Vec<String> {
+    logs.follow().0.iter().filter(|line| is_observed(line)).map(shown).collect()
+}
+
+/// Lines of plugins, and the proxy's word that one has trapped or asked for
+/// what it may not have. Only some harnesses say whose a load failure is.
+fn is_observed(line: &Line) -> bool {
+    const SAID_BY_ALL: &[&str] = &["Function: ", "restricted proxy-wasm capability"];
+    const SAID_BY_SOME: &[&str] = &["Wasm VM failed", "Plugin ", "Proxy-Wasm plugin in-VM backtrace"];
+    SAID_BY_ALL.iter().any(|text| line.message.contains(text))
+        || (line.plugin.is_some() && !SAID_BY_SOME.iter().any(|text| line.message.starts_with(text)))
 }
 
 fn shown(line: &Line) -> String {
@@ -173,74 +231,4 @@ async fn settle(logs: &LogHub, wait_for: Option<&str>) {
         before = lines.len();
         tokio::time::sleep(QUIET).await;
     }
-}
-
-fn hung() -> Answered {
-    Answered {
-        status: 0,
-        headers: Vec::new(),
-        body: "<no answer in time>".into(),
-        trailers: Vec::new(),
-        complete: false,
-    }
-}
-
-fn nothing() -> Answered {
-    Answered { status: 0, headers: Vec::new(), body: String::new(), trailers: Vec::new(), complete: false }
-}
-
-async fn ask(proxy: SocketAddr, request: &Request) -> Answered {
-    let stream = tokio::net::TcpStream::connect(proxy).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let mut message = hyper::Request::builder().method(request.method.as_str()).uri(&request.path);
-    if !request.headers.iter().any(|(name, _)| name == "host") {
-        message = message.header("host", "scenario.test");
-    }
-    for (name, value) in &request.headers {
-        message = message.header(name, value);
-    }
-    let mut frames: Vec<Result<Frame<Bytes>, std::convert::Infallible>> =
-        request.body.iter().map(|chunk| Ok(Frame::data(Bytes::from(expanded(chunk))))).collect();
-    if request.sized {
-        message = message.header("content-length", request.body.iter().map(|c| expanded(c).len()).sum::<usize>());
-    }
-    if !request.trailers.is_empty() {
-        let mut trailers = http::HeaderMap::new();
-        for (name, value) in &request.trailers {
-            trailers.append(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
-        }
-        let names: Vec<&str> = request.trailers.iter().map(|(n, _)| n.as_str()).collect();
-        message = message.header("trailer", names.join(", "));
-        frames.push(Ok(Frame::trailers(trailers)));
-    }
-    let body = if frames.is_empty() {
-        http_body_util::Empty::<Bytes>::new().boxed_unsync()
-    } else {
-        paced(frames).boxed_unsync()
-    };
-    match sender.send_request(message.body(body).unwrap()).await {
-        Ok(response) => read(response).await,
-        Err(_) => nothing(),
-    }
-}
-
-async fn read(response: hyper::Response<hyper::body::Incoming>) -> Answered {
-    let (head, mut body) = response.into_parts();
-    let mut answered = Answered { status: head.status.as_u16(), headers: pairs(&head.headers), ..nothing() };
-    let mut bytes = Vec::new();
-    answered.complete = true;
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) if frame.is_data() => bytes.extend_from_slice(&frame.into_data().unwrap()),
-            Ok(frame) => answered.trailers = pairs(&frame.into_trailers().unwrap()),
-            Err(_) => {
-                answered.complete = false;
-                break;
-            }
-        }
-    }
-    answered.body = String::from_utf8_lossy(&bytes).into_owned();
-    answered
 }

@@ -53,7 +53,10 @@ impl Server {
     }
 }
 
-type Body = StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>>;
+/// Frames with a pause between them.
+pub type Paced<E> = futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, E>>;
+
+type Body = StreamBody<Paced<std::io::Error>>;
 
 async fn reply(
     request: hyper::Request<Incoming>,
@@ -95,7 +98,7 @@ async fn reply(
         response = response.header("trailer", names.join(", "));
         frames.push(Ok(Frame::trailers(trailers)));
     }
-    Ok(response.body(paced(frames)).unwrap())
+    Ok(response.body(StreamBody::new(paced(frames))).unwrap())
 }
 
 /// `x*5000` stands for so many bytes.
@@ -107,17 +110,15 @@ pub fn expanded(chunk: &str) -> String {
 }
 
 /// The frames with a pause before each but the first.
-pub fn paced<E: Send + 'static>(
-    frames: Vec<Result<Frame<Bytes>, E>>,
-) -> StreamBody<futures_util::stream::BoxStream<'static, Result<Frame<Bytes>, E>>> {
+pub fn paced<E: Send + 'static>(frames: Vec<Result<Frame<Bytes>, E>>) -> Paced<E> {
     let frames = frames.into_iter().enumerate();
-    StreamBody::new(Box::pin(futures_util::stream::unfold(frames, |mut frames| async move {
+    Box::pin(futures_util::stream::unfold(frames, |mut frames| async move {
         let (n, frame) = frames.next()?;
         if n > 0 {
             tokio::time::sleep(CHUNK_PAUSE).await;
         }
         Some((frame, frames))
-    })))
+    }))
 }
 
 pub fn pairs(headers: &http::HeaderMap) -> Vec<(String, String)> {

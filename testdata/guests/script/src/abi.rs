@@ -37,6 +37,17 @@ mod raw {
             cluster: *const u8, cluster_size: usize, headers: *const u8, headers_size: usize, body: *const u8, body_size: usize,
             trailers: *const u8, trailers_size: usize, timeout: u32, token: *mut u32,
         ) -> u32;
+        pub fn proxy_grpc_call(
+            service: *const u8, service_size: usize, name: *const u8, name_size: usize, method: *const u8, method_size: usize,
+            metadata: *const u8, metadata_size: usize, message: *const u8, message_size: usize, timeout: u32, token: *mut u32,
+        ) -> u32;
+        pub fn proxy_grpc_stream(
+            service: *const u8, service_size: usize, name: *const u8, name_size: usize, method: *const u8, method_size: usize,
+            metadata: *const u8, metadata_size: usize, token: *mut u32,
+        ) -> u32;
+        pub fn proxy_grpc_send(token: u32, message: *const u8, size: usize, end: u32) -> u32;
+        pub fn proxy_grpc_close(token: u32) -> u32;
+        pub fn proxy_grpc_cancel(token: u32) -> u32;
         pub fn proxy_get_shared_data(key: *const u8, size: usize, data: *mut *mut u8, out: *mut usize, cas: *mut u32) -> u32;
         pub fn proxy_set_shared_data(key: *const u8, size: usize, value: *const u8, value_size: usize, cas: u32) -> u32;
         pub fn proxy_register_shared_queue(name: *const u8, size: usize, token: *mut u32) -> u32;
@@ -54,7 +65,23 @@ mod raw {
         pub fn random_get(data: *mut u8, size: usize) -> u32;
         pub fn clock_time_get(id: u32, precision: u64, time: *mut u64) -> u32;
         pub fn environ_sizes_get(count: *mut usize, size: *mut usize) -> u32;
+        pub fn environ_get(array: *mut *mut u8, buffer: *mut u8) -> u32;
+        pub fn args_sizes_get(count: *mut usize, size: *mut usize) -> u32;
+        pub fn args_get(array: *mut *mut u8, buffer: *mut u8) -> u32;
         pub fn fd_write(fd: u32, iovs: *const [usize; 2], count: usize, written: *mut usize) -> u32;
+        pub fn fd_read(fd: u32, iovs: *const [usize; 2], count: usize, read: *mut usize) -> u32;
+        pub fn fd_seek(fd: u32, offset: i64, whence: u32, out: *mut u64) -> u32;
+        pub fn fd_close(fd: u32) -> u32;
+        pub fn fd_fdstat_get(fd: u32, out: *mut u8) -> u32;
+        pub fn fd_fdstat_set_flags(fd: u32, flags: u32) -> u32;
+        pub fn fd_prestat_get(fd: u32, out: *mut u8) -> u32;
+        pub fn fd_prestat_dir_name(fd: u32, path: *mut u8, size: usize) -> u32;
+        pub fn path_open(
+            fd: u32, flags: u32, path: *const u8, size: usize, open: u32, rights: u64, inheriting: u64, descriptor: u32, out: *mut u32,
+        ) -> u32;
+        pub fn sched_yield() -> u32;
+        pub fn poll_oneoff(subscriptions: *const u8, events: *mut u8, count: usize, out: *mut usize) -> u32;
+        pub fn proc_exit(code: u32);
     }
 }
 
@@ -104,7 +131,7 @@ pub fn encode(pairs: &Pairs) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Pairs {
+pub fn decode(bytes: &[u8]) -> Pairs {
     let word = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     let count = word(0);
     let mut at = 4 + count * 8;

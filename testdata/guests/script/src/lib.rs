@@ -6,7 +6,11 @@
 //! An operation is an object with one member; see `ops.rs`.
 
 mod abi;
+mod calls;
 mod ops;
+mod state;
+mod wasi;
+mod wrong;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,10 +27,14 @@ pub struct Vm {
     pub last_stream: u32,
     pub last_cas: u32,
     pub last_token: u32,
+    /// gRPC calls and streams by the names that scripts give them.
+    pub calls: HashMap<String, u32>,
     pub metrics: HashMap<String, u32>,
     pub queues: HashMap<String, u32>,
     /// Times each callback ran, by context.
-    calls: HashMap<(u32, &'static str), u32>,
+    counts: HashMap<(u32, &'static str), u32>,
+    /// The same, of all contexts.
+    totals: HashMap<&'static str, u32>,
 }
 
 thread_local! {
@@ -41,19 +49,23 @@ pub struct Call {
     pub eos: bool,
     /// From 1, for this context.
     pub number: u32,
+    /// From 1, for this VM.
+    pub total: u32,
     pub result: u32,
 }
 
 /// Runs the script of a callback; returns what it says to return, else `default`.
 fn run(callback: &'static str, context: u32, size: u32, eos: bool, default: u32) -> u32 {
-    let (script, number) = VM.with_borrow_mut(|vm| {
+    let (script, number, total) = VM.with_borrow_mut(|vm| {
         let root = vm.roots.get(&context).copied().unwrap_or(context);
-        let number = vm.calls.entry((context, callback)).or_default();
+        let number = vm.counts.entry((context, callback)).or_default();
         *number += 1;
         let number = *number;
-        (vm.scripts.get(&root).and_then(|s| s.get(callback)).cloned(), number)
+        let total = vm.totals.entry(callback).or_default();
+        *total += 1;
+        (vm.scripts.get(&root).and_then(|s| s.get(callback)).cloned(), number, *total)
     });
-    let mut call = Call { context, size, eos, number, result: default };
+    let mut call = Call { context, size, eos, number, total, result: default };
     if let Some(script) = script {
         ops::run(&script, &mut call);
     }
@@ -146,6 +158,32 @@ pub extern "C" fn proxy_on_http_call_response(root: u32, _token: u32, headers: u
     run("call_response", root, body, false, 0);
 }
 
+fn grpc(callback: &'static str, root: u32, token: u32, what: u32) {
+    let name = VM.with_borrow(|vm| vm.calls.iter().find(|(_, known)| **known == token).map(|(name, _)| name.clone()));
+    abi::log(2, &format!("{callback} of {} {what}", name.unwrap_or_default()));
+    run(callback, root, what, false, 0);
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_grpc_receive_initial_metadata(root: u32, token: u32, count: u32) {
+    grpc("grpc_initial", root, token, u32::from(count > 0));
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_grpc_receive(root: u32, token: u32, size: u32) {
+    grpc("grpc_receive", root, token, size);
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_grpc_receive_trailing_metadata(root: u32, token: u32, count: u32) {
+    grpc("grpc_trailing", root, token, u32::from(count > 0));
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_grpc_close(root: u32, token: u32, status: u32) {
+    grpc("grpc_close", root, token, status);
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_foreign_function(root: u32, function: u32, size: u32) {
     run("foreign", root, function.wrapping_add(size), false, 0);
@@ -167,6 +205,6 @@ pub extern "C" fn proxy_on_delete(context: u32) {
     VM.with_borrow_mut(|vm| {
         vm.roots.remove(&context);
         vm.scripts.remove(&context);
-        vm.calls.retain(|(of, _), _| *of != context);
+        vm.counts.retain(|(of, _), _| *of != context);
     });
 }

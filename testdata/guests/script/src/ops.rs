@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::abi::{self, Pairs};
-use crate::{Call, VM};
+use crate::{Call, VM, calls, state, wasi, wrong};
 
 /// Runs a list of operations, or a single one.
 pub fn run(script: &Value, call: &mut Call) {
@@ -20,12 +20,16 @@ pub fn run(script: &Value, call: &mut Call) {
     }
 }
 
-/// `{"if": {"eos": true, "call": 2, "path": "/x"}, "then": […], "else": […]}`.
+/// `{"if": {"eos": true, "call": 2, "path": "/x"}, "then": […], "else": […]}`;
+/// see the conditions below.
 fn branch(op: &serde_json::Map<String, Value>, call: &mut Call) {
     let met = op.get("if").and_then(Value::as_object).is_some_and(|conditions| {
         conditions.iter().all(|(name, wanted)| match name.as_str() {
             "eos" => wanted.as_bool() == Some(call.eos),
             "call" => wanted.as_u64() == Some(u64::from(call.number)),
+            "total" => wanted.as_u64() == Some(u64::from(call.total)),
+            "context" => wanted.as_u64() == Some(u64::from(call.context)),
+            "shared" => shared(wanted),
             "path" => header(0, ":path").1 == text(wanted).as_bytes(),
             _ => false,
         })
@@ -83,12 +87,17 @@ fn one(name: &str, argument: &Value, call: &mut Call) {
         "continue" => say(&format!("continue -> {}", unsafe { abi::proxy_continue_stream(argument.as_u64().unwrap_or(0) as u32) })),
         "close" => say(&format!("close -> {}", unsafe { abi::proxy_close_stream(argument.as_u64().unwrap_or(0) as u32) })),
         "property" => property(argument),
+        "property_as" => property_as(&text(arg(0)), arg(1)),
         "set_property" => {
             let (path, value) = (text(arg(0)), bytes(1));
             let status = unsafe { abi::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
             say(&format!("set_property {path} -> {status}"));
         }
-        "call" => http_call(argument),
+        "call" => calls::http(argument),
+        "grpc_call" => calls::grpc_call(argument),
+        "grpc_stream" => calls::grpc_stream(argument),
+        "grpc_send" => calls::grpc_send(argument),
+        "grpc_close" | "grpc_cancel" => calls::grpc_end(name, argument),
         "status" => {
             let mut code = 0;
             let (status, message) = abi::output(|data, size| unsafe { abi::proxy_get_status(&mut code, data, size) });
@@ -106,14 +115,33 @@ fn one(name: &str, argument: &Value, call: &mut Call) {
             let cas = if arg(2) == "last" { VM.with_borrow(|vm| vm.last_cas) } else { number(2) };
             say(&format!("shared_set {key} -> {}", unsafe { abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) }));
         }
-        "queue" | "queue_of" | "enqueue" | "dequeue" => queue(name, argument),
-        "define" | "add_metric" | "record" | "read_metric" => metric(name, argument),
+        "queue" | "queue_of" | "enqueue" | "dequeue" => state::queue(name, argument),
+        "define" | "add_metric" | "record" | "read_metric" => state::metric(name, argument),
         "foreign" => {
-            let (function, input) = (text(arg(0)), bytes(1));
-            let (status, result) = abi::output(|data, size| unsafe {
-                abi::proxy_call_foreign_function(function.as_ptr(), function.len(), input.as_ptr(), input.len(), data, size)
-            });
+            let function = text(arg(0));
+            let (status, result) = foreign(&function, &bytes(1));
             say(&format!("foreign {function} -> {status} {}", shown(&result)));
+        }
+        "foreign_hex" => {
+            let function = text(arg(0));
+            let (status, result) = foreign(&function, &calls::unhex(&text(arg(1))));
+            say(&format!("foreign {function} -> {status} {}", shown(&result)));
+        }
+        "zlib" => {
+            let (packed, bytes) = foreign("compress", &bytes(0));
+            let (unpacked, bytes) = foreign("uncompress", &bytes);
+            say(&format!("zlib -> {packed} {unpacked} {}", shown(&bytes)));
+        }
+        "many_pairs" => {
+            let pairs = (0..number(1)).map(|n| (format!("x-{n}").into_bytes(), b"v".to_vec())).collect();
+            let encoded = abi::encode(&pairs);
+            let status = unsafe { abi::proxy_set_header_map_pairs(number(0), encoded.as_ptr(), encoded.len()) };
+            say(&format!("many_pairs {} -> {status}", number(0)));
+        }
+        "repeat" => (0..number(0)).for_each(|_| run(arg(1), call)),
+        "grow" => {
+            let before = core::arch::wasm32::memory_grow(0, argument.as_u64().unwrap_or(0) as usize);
+            say(&format!("grow -> {}", before != usize::MAX));
         }
         "effective" => {
             let context = argument.as_u64().map_or_else(|| VM.with_borrow(|vm| vm.last_stream), |n| n as u32);
@@ -130,9 +158,12 @@ fn one(name: &str, argument: &Value, call: &mut Call) {
             let status = unsafe { abi::proxy_get_current_time_nanoseconds(&mut time) };
             say(&format!("time -> {status} {}", time > 1_600_000_000_000_000_000));
         }
-        "trap" => std::process::abort(),
-        "wasi" => wasi(&text(argument)),
-        "bad" => bad(&text(argument)),
+        "trap" => trap(&text(argument)),
+        "wasi" => wasi::call(&text(argument)),
+        "bad" => match argument {
+            Value::Array(list) => list.iter().for_each(|what| wrong::call(&text(what))),
+            what => wrong::call(&text(what)),
+        },
         other => say(&format!("unknown operation {other}")),
     }
 }
@@ -160,134 +191,77 @@ fn reply(argument: &Value) {
     say(&format!("reply {code} -> {status}"));
 }
 
-fn property(path: &Value) {
+fn get_property(path: &Value) -> (String, u32, Vec<u8>) {
     let joined = path.as_array().map(|parts| parts.iter().map(text).collect::<Vec<_>>().join("\0")).unwrap_or_else(|| text(path));
     let (status, value) = abi::output(|data, size| unsafe { abi::proxy_get_property(joined.as_ptr(), joined.len(), data, size) });
-    say(&format!("property {} -> {status} {}", joined.replace('\0', "."), shown(&value)));
+    (joined.replace('\0', "."), status, value)
 }
 
-fn http_call(argument: &Value) {
-    let part = |name: &str| argument.get(name).map(text).unwrap_or_default();
-    let (cluster, body) = (part("cluster"), part("body"));
-    let headers = abi::encode(&pairs(argument.get("headers").unwrap_or(&Value::Null)));
-    let trailers = abi::encode(&pairs(argument.get("trailers").unwrap_or(&Value::Null)));
-    let timeout = argument.get("timeout").and_then(Value::as_u64).unwrap_or(1000) as u32;
-    let mut token = 0;
-    let status = unsafe {
-        abi::proxy_http_call(
-            cluster.as_ptr(), cluster.len(), headers.as_ptr(), headers.len(), body.as_ptr(), body.len(),
-            trailers.as_ptr(), trailers.len(), timeout, &mut token,
-        )
-    };
-    say(&format!("call {cluster} -> {status}"));
+fn property(path: &Value) {
+    let (name, status, value) = get_property(path);
+    say(&format!("property {name} -> {status} {}", shown(&value)));
 }
 
-fn queue(name: &str, argument: &Value) {
-    let of = |n: usize| text(argument.get(n).unwrap_or(&Value::Null));
-    let known = |name: &str| VM.with_borrow(|vm| vm.queues.get(name).copied().unwrap_or(vm.last_token));
-    match name {
-        "queue" | "queue_of" => {
-            let (vm, queue) = if name == "queue" { (String::new(), text(argument)) } else { (of(0), of(1)) };
-            let mut token = 0;
-            let status = unsafe {
-                if name == "queue" {
-                    abi::proxy_register_shared_queue(queue.as_ptr(), queue.len(), &mut token)
-                } else {
-                    abi::proxy_resolve_shared_queue(vm.as_ptr(), vm.len(), queue.as_ptr(), queue.len(), &mut token)
-                }
-            };
-            if status == 0 {
-                VM.with_borrow_mut(|vm| vm.queues.insert(queue.clone(), token));
-            }
-            say(&format!("{name} {queue} -> {status}"));
+/// A property whose value no two runs share (`size`: how long it is), or that
+/// reads better otherwise (`number`, `pairs` in the order of their names).
+fn property_as(how: &str, path: &Value) {
+    let (name, status, value) = get_property(path);
+    match how {
+        "number" => {
+            let mut word = [0; 8];
+            word.iter_mut().zip(&value).for_each(|(to, from)| *to = *from);
+            say(&format!("property {name} -> {status} {} bytes {}", value.len(), i64::from_le_bytes(word)));
         }
-        "enqueue" => {
-            let data = of(1);
-            say(&format!("enqueue {} -> {}", of(0), unsafe { abi::proxy_enqueue_shared_queue(known(&of(0)), data.as_ptr(), data.len()) }));
+        "pairs" => {
+            let mut pairs = abi::decode(&value);
+            pairs.sort();
+            say(&format!("property {name} -> {status} {} pairs", pairs.len()));
+            pairs.iter().for_each(|(key, value)| say(&format!("  {}: {}", shown(key), shown(value))));
         }
-        _ => {
-            let queue = text(argument);
-            let (status, data) = abi::output(|data, size| unsafe { abi::proxy_dequeue_shared_queue(known(&queue), data, size) });
-            say(&format!("dequeue {queue} -> {status} {}", shown(&data)));
-        }
+        _ => say(&format!("property {name} -> {status} {} bytes", value.len())),
     }
 }
 
-fn metric(name: &str, argument: &Value) {
-    let of = |n: usize| argument.get(n).cloned().unwrap_or(Value::Null);
-    if name == "define" {
-        let (kind, metric, mut id) = (of(0).as_u64().unwrap_or(0) as u32, text(&of(1)), 0);
-        let status = unsafe { abi::proxy_define_metric(kind, metric.as_ptr(), metric.len(), &mut id) };
-        VM.with_borrow_mut(|vm| vm.metrics.insert(metric.clone(), id));
-        return say(&format!("define {metric} -> {status}"));
-    }
-    let metric = if name == "read_metric" { text(argument) } else { text(&of(0)) };
-    let id = VM.with_borrow(|vm| vm.metrics.get(&metric).copied().unwrap_or(9999));
-    let amount = of(1).as_i64().unwrap_or(0);
-    let mut value = 0;
-    let status = unsafe {
-        match name {
-            "add_metric" => abi::proxy_increment_metric(id, amount),
-            "record" => abi::proxy_record_metric(id, amount as u64),
-            _ => abi::proxy_get_metric(id, &mut value),
+/// Ways to die.
+fn trap(how: &str) {
+    match how {
+        "memory" => unsafe { core::ptr::read_volatile(0xffff_fff0u32 as *const u32) },
+        "stack" => endless(0),
+        "table" => {
+            let nowhere: fn() = unsafe { core::mem::transmute(0x00ff_ffffusize) };
+            nowhere();
+            0
         }
+        _ => std::process::abort(),
     };
-    let seen = if name == "read_metric" { format!(" {value}") } else { String::new() };
-    say(&format!("{name} {metric} -> {status}{seen}"));
 }
 
-fn wasi(function: &str) {
-    let status = unsafe {
-        match function {
-            "random" => abi::random_get([0u8; 64].as_mut_ptr(), 64),
-            "random_too_much" => abi::random_get(vec![0u8; 65 * 1024].as_mut_ptr(), 65 * 1024),
-            "realtime" => abi::clock_time_get(0, 0, &mut 0),
-            "monotonic" => abi::clock_time_get(1, 0, &mut 0),
-            "cpu_time" => abi::clock_time_get(2, 0, &mut 0),
-            "environ" => abi::environ_sizes_get(&mut 0, &mut 0),
-            "stdout" | "stderr" | "fd3" => {
-                let line = format!("to {function}\n");
-                let iov = [line.as_ptr() as usize, line.len()];
-                let fd = match function {
-                    "stdout" => 1,
-                    "stderr" => 2,
-                    _ => 3,
-                };
-                abi::fd_write(fd, &iov, 1, &mut 0)
-            }
-            _ => 9999,
-        }
-    };
-    say(&format!("wasi {function} -> {status}"));
+#[inline(never)]
+fn endless(depth: u32) -> u32 {
+    let frame = std::hint::black_box([depth; 64]);
+    endless(depth + 1) + frame[depth as usize % 64]
 }
 
-/// Calls with pointers that no memory backs.
-fn bad(what: &str) {
-    let nowhere = 0xffff_0000u32 as *const u8;
-    let status = unsafe {
-        match what {
-            "log_pointer" => abi::proxy_log(2, nowhere, 100),
-            "log_level" => abi::proxy_log(77, b"x".as_ptr(), 1),
-            "header_key" => abi::proxy_remove_header_map_value(0, nowhere, 100),
-            "map_type" => abi::output(|data, size| abi::proxy_get_header_map_pairs(42, data, size)).0,
-            "buffer_type" => abi::get_buffer(42, 0, 10).0,
-            "out_pointer" => abi::proxy_get_current_time_nanoseconds(nowhere as *mut u64),
-            "stream_type" => abi::proxy_continue_stream(9),
-            "close_type" => abi::proxy_close_stream(9),
-            "metric_type" => abi::proxy_define_metric(9, b"m".as_ptr(), 1, &mut 0),
-            "context" => abi::proxy_set_effective_context(424_242),
-            "pairs" => abi::proxy_set_header_map_pairs(0, b"\x01\x02\x03".as_ptr(), 3),
-            _ => 9999,
-        }
-    };
-    say(&format!("bad {what} -> {status}"));
+fn foreign(function: &str, input: &[u8]) -> (u32, Vec<u8>) {
+    abi::output(|data, size| unsafe {
+        abi::proxy_call_foreign_function(function.as_ptr(), function.len(), input.as_ptr(), input.len(), data, size)
+    })
+}
+
+/// Shared data `[key, value]`; without a value: there is none.
+fn shared(wanted: &Value) -> bool {
+    let key = text(&wanted[0]);
+    let (status, value) = abi::output(|data, size| unsafe {
+        abi::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut 0)
+    });
+    if wanted.get(1).is_none() { status != 0 } else { status == 0 && value == text(&wanted[1]).as_bytes() }
 }
 
 fn header(map: u32, key: &str) -> (u32, Vec<u8>) {
     abi::output(|data, size| unsafe { abi::proxy_get_header_map_value(map, key.as_ptr(), key.len(), data, size) })
 }
 
-fn say(text: &str) {
+pub fn say(text: &str) {
     abi::log(2, text);
 }
 
@@ -295,19 +269,20 @@ fn template(text: &str, call: &Call) -> String {
     text.replace("{size}", &call.size.to_string())
         .replace("{eos}", &call.eos.to_string())
         .replace("{call}", &call.number.to_string())
+        .replace("{total}", &call.total.to_string())
         .replace("{context}", &call.context.to_string())
 }
 
-fn pairs(value: &Value) -> Pairs {
+pub fn pairs(value: &Value) -> Pairs {
     let list = value.as_array().cloned().unwrap_or_default();
     list.iter().map(|pair| (text(&pair[0]).into_bytes(), text(&pair[1]).into_bytes())).collect()
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned)
 }
 
 /// Bytes as they can stand in a log line.
-fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }

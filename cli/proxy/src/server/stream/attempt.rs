@@ -131,8 +131,10 @@ impl Stream {
 
     pub(super) fn note_upstream(&self) {
         let Some((local, peer)) = self.attempts.upstream.as_ref().and_then(UpstreamExchange::addresses) else { return };
-        self.chain.exchange().info_mut().upstream =
-            Some(UpstreamInfo { address: Some(peer), local_address: Some(local), transport_failure: None });
+        let mut info = self.chain.exchange().info_mut();
+        let ready = info.start.elapsed().ok();
+        info.upstream =
+            Some(UpstreamInfo { address: Some(peer), local_address: Some(local), transport_failure: None, ready });
     }
 
     fn note_received(&self, end: bool) {

@@ -86,7 +86,7 @@ impl Stream {
         if config.host_rewrite == HostRewrite::Auto
             && let Some(endpoint) = endpoint
         {
-            headers.set_in_place(b":authority", endpoint.host.as_bytes());
+            rules::rewrite_host(&mut headers, &endpoint.host, &self.listener.shared.config);
         }
         if let Err(why) = rules::check_request(&headers) {
             drop(headers);
