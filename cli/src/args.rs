@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Quickstart(quickstart::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Build(build::Args),
     Reload(reload::Args),
     Status(status::Args),

@@ -37,7 +37,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
     let context = Context { output, home: Home::locate()? };
     match cli.command {
         Command::Quickstart(args) => block_on(quickstart::run(args, &context)),
-        Command::Run(args) => block_on(run::run(args, &context)),
+        Command::Run(args) => block_on(run::run(*args, &context)),
         Command::Reload(args) => block_on(reload::run(args, &context)),
         Command::Status(args) => block_on(status::run(args, &context)),
         Command::Logs(args) => block_on(logs::run(args, &context)),

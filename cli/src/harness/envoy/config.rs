@@ -137,7 +137,6 @@ mod tests {
             name: "capture".into(),
             plugin: "my-plugin".into(),
             seen_as: "my-plugin".into(),
-            environment: Vec::new(),
             module: Module::new(b"x".to_vec()),
             configuration: Vec::new(),
             vm_configuration: Vec::new(),
