@@ -13,13 +13,15 @@ mod http1;
 mod http2;
 mod io;
 mod proxy;
+mod routing;
 mod server;
 mod upstream;
 mod worker;
 
 pub use config::{
-    Cluster, Codec, DownstreamTls, FilterSpec, HostRewrite, Listener, ProxyConfig, RetryOn, RetryPolicy, Route,
-    RouteMatch, RouteUpgrade, ServerHeader, UpstreamProtocol, UpstreamTls,
+    Answer, Cluster, Codec, DownstreamTls, EscapedSlashes, FilterSpec, HeaderAction, HeaderChanges, HeaderMatch,
+    HeaderToAdd, HostRewrite, Listener, PathRewrite, PathRules, ProxyConfig, QueryMatch, Redirect, RetryOn,
+    RetryPolicy, Route, RouteMatch, RouteUpgrade, ServerHeader, TextMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
 };
 pub use error::{FilterError, ReloadError, StartError};
 pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};

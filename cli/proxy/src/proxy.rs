@@ -286,10 +286,10 @@ fn check_names(config: &ProxyConfig) -> Result<(), StartError> {
         if let Some(filter) = unknown {
             return Err(StartError::UnknownFilter { listener: listener.name.clone(), filter: filter.clone() });
         }
-        let unknown =
-            listener.routes.iter().find(|route| !config.clusters.iter().any(|cluster| cluster.name == route.cluster));
-        if let Some(route) = unknown {
-            return Err(StartError::UnknownCluster { listener: listener.name.clone(), cluster: route.cluster.clone() });
+        let routes = listener.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let mut named = routes.flat_map(|route| route.clusters());
+        if let Some(name) = named.find(|name| !config.clusters.iter().any(|cluster| cluster.name == *name)) {
+            return Err(StartError::UnknownCluster { listener: listener.name.clone(), cluster: name.to_owned() });
         }
     }
     Ok(())
