@@ -9,6 +9,7 @@ mod matching;
 mod retry;
 mod route;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct ProxyConfig {
     pub node: Node,
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
+    /// Where the admin interface listens; none: nowhere.
+    pub admin: Option<SocketAddr>,
     /// The filters that listeners name in their chains.
     pub filters: Vec<FilterSpec>,
     pub limits: Limits,
@@ -49,6 +52,7 @@ impl ProxyConfig {
             node: Node::default(),
             listeners: Vec::new(),
             clusters: Vec::new(),
+            admin: None,
             filters: Vec::new(),
             limits: Limits::default(),
             module_cache: None,

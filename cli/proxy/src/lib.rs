@@ -6,6 +6,7 @@
 //! [`Proxy`] block; call them from a thread that may.
 
 mod accept;
+mod admin;
 mod callout;
 mod config;
 mod error;

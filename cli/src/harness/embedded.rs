@@ -1,6 +1,7 @@
 //! The embedded proxy behind the seam: topology in, values out. The only
 //! module that translates `spctl_proxy` types.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -38,7 +39,7 @@ impl Embedded {
         let config = config(topology, cache, logs);
         let current = Arc::new(Mutex::new(config.filters.clone()));
         let proxy = blocking(move || Proxy::start(config)).await?.map_err(|e| start_error(e, &plugins))?;
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses { admin: proxy.admin_address(), ..Addresses::default() };
         for (name, address) in proxy.addresses() {
             if name == Direction::Inbound.name() {
                 addresses.inbound = Some(address);
@@ -180,6 +181,9 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> ProxyConfig {
         memory: topology.limits.memory_bytes,
         deadline: Duration::from_millis(topology.limits.deadline_ms),
     };
+    if !topology.listeners.is_empty() {
+        config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    }
     config.module_cache = Some(cache);
     config.log_level = to_host(topology.log_level);
     config.filters = topology.filters.into_iter().map(spec).collect();

@@ -88,7 +88,6 @@ pub(super) struct Stream {
     attempts: Attempts,
     /// Another protocol was asked for: its name, in lower case.
     upgrade: Option<Upgrade>,
-    idle: IdleWatch,
     overall: IdleWatch,
     idle_limit: Duration,
     started: Instant,
@@ -222,7 +221,6 @@ impl Stream {
             cut: false,
             attempts: Attempts::default(),
             upgrade: None,
-            idle: IdleWatch::default(),
             overall: IdleWatch::default(),
             idle_limit: shared.config.stream_idle_timeout,
             started,
@@ -272,7 +270,7 @@ impl Stream {
         self.active = Instant::now();
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_idle(&mut self, cx: &mut Context<'_>, idle: &mut IdleWatch) -> bool {
         let slow = if self.request_complete { Duration::ZERO } else { self.listener.shared.config.request_timeout };
         if self.overall.poll(cx, self.started, slow).is_ready() {
             self.attempts.give_up();
@@ -280,7 +278,7 @@ impl Stream {
             self.reply(LocalReply::new(408, "request timeout", "request_overall_timeout"));
             return true;
         }
-        if self.idle.poll(cx, self.active, self.idle_limit).is_pending() {
+        if idle.poll(cx, self.active, self.idle_limit).is_pending() {
             return false;
         }
         self.idle_limit = Duration::ZERO;
@@ -312,7 +310,8 @@ impl Stream {
         self.listener.shared.stats.rq_rx_reset.inc();
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, downstream: &mut dyn Downstream) -> Step {
+    /// `idle` may serve one stream after the other.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, downstream: &mut dyn Downstream, idle: &mut IdleWatch) -> Step {
         self.chain.set_waker(cx.waker());
         let mut progress = false;
         while let Some(output) = self.chain.next_output() {
@@ -329,7 +328,7 @@ impl Stream {
             self.attempts.give_up();
         }
         progress |= self.poll_attempts(cx, downstream.unsent());
-        progress |= !progress && self.poll_idle(cx);
+        progress |= !progress && self.poll_idle(cx, idle);
         if progress { Step::Progress } else { Step::Pending }
     }
 }
