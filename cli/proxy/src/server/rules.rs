@@ -114,7 +114,7 @@ fn append_via(headers: &mut HeaderList, listener: &Listener) {
 }
 
 /// Most requests have none; this saves looking for each one.
-fn has_envoy_headers(headers: &HeaderList) -> bool {
+pub(super) fn has_envoy_headers(headers: &HeaderList) -> bool {
     headers.iter().any(|(name, _)| name.starts_with(b"x-envoy-") || name == b"x-forwarded-client-cert")
 }
 
@@ -196,9 +196,9 @@ pub(super) fn expect_answer_within(headers: &mut HeaderList, listener: &Listener
 }
 
 /// The route's limits, or those that the request brings, which end here.
-pub(super) fn take_limits(headers: &mut HeaderList, route: &Compiled) -> TimeLimits {
+pub(super) fn take_limits(headers: &mut HeaderList, route: &Compiled, brings: bool) -> TimeLimits {
     let of_route = route.retry.as_ref().map_or(Duration::ZERO, |retry| retry.per_try_timeout);
-    if !has_envoy_headers(headers) {
+    if !brings {
         return TimeLimits { timeout: route.config.timeout, per_try: of_route };
     }
     let mut brought = |name: &[u8]| {

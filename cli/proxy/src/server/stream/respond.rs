@@ -59,11 +59,13 @@ impl Stream {
             self.reply(LocalReply::new(503, "", "cluster_not_found"));
             return;
         }
-        let limits = rules::take_limits(&mut headers, compiled);
+        // Most requests bring no instructions: then nothing is looked for.
+        let brings = rules::has_envoy_headers(&headers);
+        let limits = rules::take_limits(&mut headers, compiled, brings);
         self.attempts.timeout = limits.timeout;
         self.attempts.per_try_timeout = limits.per_try;
-        self.attempts.retry = Retry::new(compiled.retry.as_ref(), &headers);
-        if self.attempts.retry.is_some() {
+        if brings || compiled.retry.is_some() {
+            self.attempts.retry = Retry::new(compiled.retry.as_ref(), &headers);
             rules::drop_retry_headers(&mut headers);
         }
         exchange.info_mut().upstream_attempts = 1;
