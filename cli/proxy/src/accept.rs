@@ -3,26 +3,65 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::worker::{Command, WorkerHandle};
 
+/// The threads that accept, until they are to stop.
+#[derive(Default)]
+pub(crate) struct Acceptors {
+    threads: Mutex<Vec<(SocketAddr, JoinHandle<()>)>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Acceptors {
+    pub(crate) fn add(
+        &self,
+        socket: TcpListener,
+        listener: usize,
+        workers: Arc<Vec<WorkerHandle>>,
+    ) -> io::Result<SocketAddr> {
+        let address = socket.local_addr()?;
+        let thread = spawn(socket, listener, workers, Arc::clone(&self.closed))?;
+        self.lock().push((address, thread));
+        Ok(address)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new connections; those open go on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        let threads = std::mem::take(&mut *self.lock());
+        threads.iter().for_each(|(address, _)| unblock(*address));
+        for (_, thread) in threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(SocketAddr, JoinHandle<()>)>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Between two tries while the process is out of file descriptors.
 const BREATHER: Duration = Duration::from_millis(10);
 
-pub(crate) fn spawn(
+fn spawn(
     socket: TcpListener,
     listener: usize,
     workers: Arc<Vec<WorkerHandle>>,
-    accepting: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("accept".to_owned()).spawn(move || {
         loop {
             let accepted = socket.accept();
-            if !accepting.load(Ordering::Relaxed) {
+            if closed.load(Ordering::Relaxed) {
                 return;
             }
             match accepted {

@@ -29,6 +29,8 @@ pub enum StartError {
     Filter(#[from] FilterError),
     #[error("listener `{listener}` names the filter `{filter}`, which does not exist")]
     UnknownFilter { listener: String, filter: String },
+    #[error("listener `{listener}`: {why}")]
+    BadRoute { listener: String, why: String },
     #[error("listener `{listener}` routes to the cluster `{cluster}`, which does not exist")]
     UnknownCluster { listener: String, cluster: String },
     #[error("cluster `{cluster}`: `{endpoint}` is not `host:port`")]

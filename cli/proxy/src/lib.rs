@@ -6,6 +6,7 @@
 //! [`Proxy`] block; call them from a thread that may.
 
 mod accept;
+mod admin;
 mod callout;
 mod config;
 mod error;
@@ -13,13 +14,15 @@ mod http1;
 mod http2;
 mod io;
 mod proxy;
+mod routing;
 mod server;
 mod upstream;
 mod worker;
 
 pub use config::{
-    Cluster, Codec, DownstreamTls, FilterSpec, HostRewrite, Listener, ProxyConfig, RetryOn, RetryPolicy, Route,
-    RouteMatch, RouteUpgrade, ServerHeader, UpstreamProtocol, UpstreamTls,
+    Answer, Cluster, Codec, DownstreamTls, EscapedSlashes, FilterSpec, HeaderAction, HeaderChanges, HeaderMatch,
+    HeaderToAdd, HostRewrite, Listener, PathRewrite, PathRules, ProxyConfig, QueryMatch, Redirect, RetryOn,
+    RetryPolicy, Route, RouteMatch, RouteUpgrade, ServerHeader, TextMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
 };
 pub use error::{FilterError, ReloadError, StartError};
 pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};

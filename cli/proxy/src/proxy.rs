@@ -5,13 +5,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use spctl_host::{Level, Plugin, Process, ProcessConfig, Stat};
 
-use crate::accept;
-use crate::config::{FilterSpec, Listener, ProxyConfig};
+use crate::accept::Acceptors;
+use crate::admin::{Admin, AdminState};
+use crate::config::{FilterSpec, ProxyConfig};
 use crate::error::{FilterError, ReloadError, StartError};
 use crate::server::SharedListener;
 use crate::upstream::{self, ClusterNames};
@@ -23,10 +23,11 @@ pub struct Proxy {
     addresses: Vec<(String, SocketAddr)>,
     /// The first is the main thread's, without listeners.
     workers: Arc<Vec<WorkerHandle>>,
-    acceptors: Mutex<Vec<JoinHandle<()>>>,
-    accepting: Arc<AtomicBool>,
+    acceptors: Arc<Acceptors>,
+    plugins: Arc<Mutex<Vec<Arc<Plugin>>>>,
     /// Held while a filter is being replaced, so that reloads queue up.
-    plugins: Mutex<Vec<Arc<Plugin>>>,
+    reloading: Mutex<()>,
+    admin: Option<Admin>,
     stopping: AtomicBool,
 }
 
@@ -73,7 +74,9 @@ impl Proxy {
     /// Blocks until every worker serves.
     pub fn start(config: ProxyConfig) -> Result<Self, StartError> {
         check_names(&config)?;
-        let sockets = config.listeners.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let sockets = config.listeners.iter().map(|listener| listen(&listener.name, listener.address));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let admin = config.admin.map(|address| listen("admin", address)).transpose()?;
         let clusters = Arc::new(ClusterNames::new(&config.clusters));
         let process = Process::new(ProcessConfig {
             node: config.node,
@@ -103,13 +106,17 @@ impl Proxy {
         let mut proxy = Self {
             addresses: Vec::new(),
             workers: Arc::new(start_workers(&blueprint, config.workers.max(1), &plugins)?),
-            acceptors: Mutex::default(),
-            accepting: Arc::new(AtomicBool::new(true)),
-            plugins: Mutex::new(plugins),
+            acceptors: Arc::default(),
+            plugins: Arc::new(Mutex::new(plugins)),
+            reloading: Mutex::default(),
+            admin: None,
             stopping: AtomicBool::new(false),
             blueprint,
         };
         proxy.accept(sockets)?;
+        if let Some(socket) = admin {
+            proxy.admin = Some(proxy.administer(socket).map_err(StartError::Worker)?);
+        }
         Ok(proxy)
     }
 
@@ -117,12 +124,27 @@ impl Proxy {
         for (at, socket) in sockets.into_iter().enumerate() {
             let name =
                 self.blueprint.listeners.get(at).map(|listener| listener.config.name.clone()).unwrap_or_default();
-            let address = socket.local_addr().map_err(StartError::Worker)?;
+            let address = self.acceptors.add(socket, at, Arc::clone(&self.workers)).map_err(StartError::Worker)?;
             self.addresses.push((name, address));
-            let acceptor = accept::spawn(socket, at, Arc::clone(&self.workers), Arc::clone(&self.accepting));
-            lock(&self.acceptors).push(acceptor.map_err(StartError::Worker)?);
         }
         Ok(())
+    }
+
+    fn administer(&self, socket: TcpListener) -> io::Result<Admin> {
+        let state = AdminState {
+            blueprint: Arc::clone(&self.blueprint),
+            addresses: self.addresses.clone(),
+            plugins: Arc::clone(&self.plugins),
+            acceptors: Arc::clone(&self.acceptors),
+            workers: self.workers.len() - 1,
+            started: Instant::now(),
+        };
+        Admin::start(socket, state)
+    }
+
+    /// Where the admin interface is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.address)
     }
 
     /// Each listener's name and the address it got.
@@ -139,7 +161,7 @@ impl Proxy {
         let started = Instant::now();
         let at = self.blueprint.filter_names.iter().position(|name| *name == filter.name);
         let Some(at) = at else { return Err(ReloadError::UnknownFilter(filter.name)) };
-        let mut plugins = lock(&self.plugins);
+        let _alone = lock(&self.reloading);
         if self.stopping.load(Ordering::Relaxed) {
             return Err(ReloadError::Stopping);
         }
@@ -154,7 +176,7 @@ impl Proxy {
             finished.recv().map_err(|_| ReloadError::Stopping)?;
         }
         let new_digest = plugin.digest().to_owned();
-        let old = plugins.get_mut(at).map(|slot| std::mem::replace(slot, plugin));
+        let old = lock(&self.plugins).get_mut(at).map(|slot| std::mem::replace(slot, plugin));
         let old_digest = old.map(|plugin| plugin.digest().to_owned()).unwrap_or_default();
         Ok(Reloaded { old_digest, new_digest, took: started.elapsed() })
     }
@@ -187,14 +209,7 @@ impl Proxy {
 
     /// Refuses new connections; those open go on.
     pub fn stop_listening(&self) {
-        self.accepting.store(false, Ordering::Relaxed);
-        let acceptors = std::mem::take(&mut *lock(&self.acceptors));
-        for (_, address) in self.addresses.iter().take(acceptors.len()) {
-            accept::unblock(*address);
-        }
-        for acceptor in acceptors {
-            let _ = acceptor.join();
-        }
+        self.acceptors.close();
     }
 
     /// Stops listening, waits for streams, then shuts root contexts down so
@@ -221,6 +236,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.admin = None;
         self.stopping.store(true, Ordering::Relaxed);
         self.stop_listening();
         for worker in self.workers.iter() {
@@ -266,9 +282,9 @@ fn start_workers(
     Ok(handles)
 }
 
-fn listen(listener: &Listener) -> Result<TcpListener, StartError> {
-    TcpListener::bind(listener.address).map_err(|source| {
-        let (listener, address) = (listener.name.clone(), listener.address);
+fn listen(listener: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| {
+        let listener = listener.to_owned();
         match source.kind() {
             io::ErrorKind::AddrInUse => StartError::PortInUse { listener, address },
             _ => StartError::Listen { listener, address, source },
@@ -286,10 +302,10 @@ fn check_names(config: &ProxyConfig) -> Result<(), StartError> {
         if let Some(filter) = unknown {
             return Err(StartError::UnknownFilter { listener: listener.name.clone(), filter: filter.clone() });
         }
-        let unknown =
-            listener.routes.iter().find(|route| !config.clusters.iter().any(|cluster| cluster.name == route.cluster));
-        if let Some(route) = unknown {
-            return Err(StartError::UnknownCluster { listener: listener.name.clone(), cluster: route.cluster.clone() });
+        let routes = listener.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let mut named = routes.flat_map(|route| route.clusters());
+        if let Some(name) = named.find(|name| !config.clusters.iter().any(|cluster| cluster.name == *name)) {
+            return Err(StartError::UnknownCluster { listener: listener.name.clone(), cluster: name.to_owned() });
         }
     }
     Ok(())

@@ -208,11 +208,12 @@ fn an_absolute_target_names_the_authority() {
 fn routes_are_tried_in_order_and_may_rewrite() {
     let app = echo();
     let mut rewritten = Route::new("/api/", "app");
-    rewritten.prefix_rewrite = Some("/v1/".into());
+    rewritten.path_rewrite = spctl_proxy::PathRewrite::Prefix("/v1/".into());
     rewritten.host_rewrite = spctl_proxy::HostRewrite::Literal("inner".into());
     let mut exact = Route::new("", "app");
     exact.matches = spctl_proxy::RouteMatch::Path("/exact".into());
-    let running = setup(app).with(|config| config.listeners[0].routes = vec![rewritten, exact]).start();
+    let running =
+        setup(app).with(|config| config.listeners[0].virtual_hosts[0].routes = vec![rewritten, exact]).start();
     let mut client = running.client();
     let text = client.get("/api/x?y").text();
     assert!(text.starts_with("GET /v1/x?y HTTP/1.1\r\nhost: inner\r\n"), "{text}");
@@ -270,8 +271,8 @@ fn upstream_failures_have_envoys_answers() {
                 Route::new("/closes", "closes"),
                 Route::new("/garbage", "garbage"),
             ];
-            routes.append(&mut config.listeners[0].routes);
-            config.listeners[0].routes = routes;
+            routes.append(&mut config.listeners[0].virtual_hosts[0].routes);
+            config.listeners[0].virtual_hosts[0].routes = routes;
         })
         .start();
     let mut client = running.client();

@@ -10,6 +10,7 @@ mod parity {
     pub(crate) mod codec;
     pub(crate) mod envoy;
     pub(crate) mod recovery;
+    pub(crate) mod routes;
     pub(crate) mod wire;
 }
 
@@ -63,4 +64,19 @@ fn patience_ends_where_envoys_ends() {
 #[test]
 fn protocols_change_as_envoy_changes_them() {
     parity::recovery::upgrades();
+}
+
+#[test]
+fn routes_are_found_and_followed_as_envoy_follows_them() {
+    parity::routes::matching();
+}
+
+#[test]
+fn origins_are_told_as_envoy_tells_them() {
+    parity::routes::origins();
+}
+
+#[test]
+fn paths_are_made_plain_as_envoy_makes_them() {
+    parity::routes::paths();
 }

@@ -290,7 +290,7 @@ impl Connection {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(true) };
         let mut response = Http1Response { out: &mut self.output, encoder: &mut self.encoder };
-        match stream.poll(cx, &mut response) {
+        match stream.poll(cx, &mut response, &mut self.idle) {
             Step::Progress => return Poll::Ready(true),
             Step::Done { close } => {
                 self.closing = close;

@@ -12,6 +12,7 @@ use spctl_host::{Body, HeaderKind, HeaderList, Protocol};
 use tokio::task::JoinSet;
 
 use super::downstream::Downstream;
+use super::idle::IdleWatch;
 use super::listener::LocalListener;
 use super::stream::{Arrival, Peer, Step, Stream, Upgrade};
 use crate::http1::MAX_HEAD;
@@ -71,6 +72,7 @@ struct Http2Stream {
     body: RecvStream,
     body_ended: bool,
     response: Http2Response,
+    idle: IdleWatch,
 }
 
 impl Http2Stream {
@@ -94,7 +96,7 @@ impl Http2Stream {
             upgrade: (head.method == http::Method::CONNECT).then_some(Upgrade::Connect),
         };
         let stream = Stream::start(worker, listener, peer, arrival, &mut response);
-        Self { stream: Some(stream), body, body_ended, response }
+        Self { stream: Some(stream), body, body_ended, response, idle: IdleWatch::default() }
     }
 
     async fn run(mut self, worker: Rc<WorkerContext>) {
@@ -112,7 +114,7 @@ impl Http2Stream {
             let Some(stream) = &mut self.stream else {
                 return if self.response.flush(cx) { Poll::Ready(()) } else { Poll::Pending };
             };
-            match stream.poll(cx, &mut self.response) {
+            match stream.poll(cx, &mut self.response, &mut self.idle) {
                 Step::Progress => continue,
                 Step::Done { .. } => {
                     self.stream = None;

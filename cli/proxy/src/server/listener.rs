@@ -7,9 +7,10 @@ use std::sync::Arc;
 use spctl_host::{HeaderList, ListenerInfo, Number, Registry, RouteInfo, RouteTable, WorkerFilter};
 use tokio_rustls::TlsAcceptor;
 
-use super::tls;
-use crate::config::{Listener, Route, RouteMatch};
+use super::{id, tls};
+use crate::config::Listener;
 use crate::error::StartError;
+use crate::routing::{Compiled, Table};
 
 /// What is counted under `http.<stat_prefix>.`.
 pub(crate) struct HttpStats {
@@ -55,7 +56,7 @@ pub(crate) struct SharedListener {
     pub(crate) config: Listener,
     pub(crate) info: Arc<ListenerInfo>,
     pub(crate) stats: HttpStats,
-    routes: Vec<Arc<RouteInfo>>,
+    routes: Table,
     pub(super) tls: Option<TlsAcceptor>,
     /// Places of its filters among the proxy's.
     pub(crate) filters: Vec<usize>,
@@ -68,18 +69,8 @@ impl SharedListener {
         cluster: impl Fn(&str) -> (spctl_host::Metadata, u64),
         stats: &Registry,
     ) -> Result<Arc<Self>, StartError> {
-        let routes = config.routes.iter().enumerate().map(|(tag, route)| {
-            let (cluster_metadata, cluster_endpoints) = cluster(&route.cluster);
-            Arc::new(RouteInfo {
-                name: route.name.clone(),
-                virtual_host: config.virtual_host.clone(),
-                cluster: Some(route.cluster.clone()),
-                metadata: route.metadata.clone(),
-                cluster_metadata,
-                cluster_endpoints,
-                tag,
-            })
-        });
+        let refused = |why| StartError::BadRoute { listener: config.name.clone(), why };
+        let routes = Table::new(&config, cluster).map_err(refused)?;
         let info = ListenerInfo {
             name: config.name.clone(),
             direction: config.direction,
@@ -88,7 +79,7 @@ impl SharedListener {
         };
         Ok(Arc::new(Self {
             tls: config.tls.as_ref().map(|tls| tls::acceptor(&config.name, tls)).transpose()?,
-            routes: routes.collect(),
+            routes,
             info: Arc::new(info),
             stats: HttpStats::new(&config.stat_prefix, stats),
             filters,
@@ -96,8 +87,8 @@ impl SharedListener {
         }))
     }
 
-    pub(crate) fn route_config(&self, info: &RouteInfo) -> Option<&Route> {
-        self.config.routes.get(info.tag)
+    pub(super) fn compiled(&self, info: &RouteInfo) -> Option<&Compiled> {
+        self.routes.compiled(info)
     }
 }
 
@@ -113,17 +104,7 @@ struct Routes(Arc<SharedListener>);
 
 impl RouteTable for Routes {
     fn route(&self, headers: &HeaderList) -> Option<Arc<RouteInfo>> {
-        let path = headers.get(b":path")?;
-        // Envoy matches nothing where a filter has removed this.
-        headers.get(b"x-forwarded-proto")?;
-        let without_query = path.split(|byte| *byte == b'?').next().unwrap_or(path);
-        let matches = |route: &Route| match &route.matches {
-            // `OPTIONS *` begins with no prefix that begins with a slash.
-            RouteMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
-            RouteMatch::Path(exact) => without_query == exact.as_bytes(),
-        };
-        let at = self.0.config.routes.iter().position(matches)?;
-        self.0.routes.get(at).cloned()
+        self.0.routes.find(headers, id::random)
     }
 }
 

@@ -8,14 +8,19 @@
 //! - `idle`: noticing that nothing happens
 //! - `downstream`: what a stream says to its client
 //! - `rules`: headers that Envoy itself adds, removes and rewrites
+//! - `origin`, `path`, `date`, `id`: what those rules need to know
 //! - `listener`: what a worker has ready for a listener
 
 mod accept;
+mod date;
 mod downstream;
 mod http1;
 mod http2;
+mod id;
 mod idle;
 mod listener;
+mod origin;
+mod path;
 mod retry;
 mod rules;
 mod stream;

@@ -1,15 +1,16 @@
 //! Headers that Envoy itself adds, removes and rewrites, in its order.
 
-use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use spctl_host::HeaderList;
+use spctl_host::{Exchange, HeaderList, LocalReply};
 
+use super::path::{self, Normal};
 use super::stream::Peer;
-use crate::config::{HostRewrite, Listener, Route, ServerHeader};
+use super::{date, id, origin};
+use crate::config::{HostRewrite, Listener, ServerHeader};
 use crate::http1::{is_token, is_value, tokens};
+use crate::routing::Compiled;
 
 /// Headers that mean something between one hop and the next only.
 const HOP_BY_HOP: &[&[u8]] = &[b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
@@ -43,37 +44,77 @@ const INTERNAL: &[&[u8]] = &[
     b"x-forwarded-client-cert",
 ];
 
-/// What Envoy does to a request before any filter sees it.
-pub(super) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: Peer) {
+/// What a request from outside may not say about its own way either.
+const EDGE: &[&[u8]] = &[
+    b"x-envoy-decorator-operation",
+    b"x-envoy-downstream-service-cluster",
+    b"x-envoy-downstream-service-node",
+    b"x-envoy-original-path",
+    b"x-envoy-original-host",
+];
+
+/// What Envoy does to a request before any filter sees it; the address it is
+/// taken to come from.
+pub(super) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: Peer) -> SocketAddr {
+    let scheme = if peer.is_tls { &b"https"[..] } else { b"http" };
     if !headers.contains(b":scheme") {
-        headers.add(b":scheme", if peer.is_tls { &b"https"[..] } else { b"http" });
+        headers.add(b":scheme", scheme);
     }
     if headers.get(b"expect").is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue")) {
         headers.remove(b"expect");
     }
-    let internal =
-        listener.use_remote_address && is_internal(peer.remote.ip()) && !headers.contains(b"x-forwarded-for");
-    if has_envoy_headers(headers) {
-        for name in INTERNAL {
-            headers.remove(name);
+    let source = origin::source(headers, listener, peer);
+    let edge = listener.use_remote_address && !source.is_internal;
+    if !source.is_internal && has_envoy_headers(headers) {
+        INTERNAL.iter().for_each(|name| drop_header(headers, name));
+        if edge {
+            EDGE.iter().for_each(|name| drop_header(headers, name));
         }
     }
     if listener.use_remote_address {
-        headers.add(b"x-forwarded-for", peer.remote.ip().to_string().as_bytes());
+        if !listener.skip_xff_append {
+            headers.add(b"x-forwarded-for", origin::appended(peer).as_bytes());
+        }
+        if listener.xff_num_trusted_hops == 0 || !headers.contains(b"x-forwarded-proto") {
+            headers.set_in_place(b"x-forwarded-proto", scheme);
+        }
+    } else if !headers.contains(b"x-forwarded-proto") {
+        headers.add(b"x-forwarded-proto", scheme);
     }
-    if !headers.contains(b"x-forwarded-proto") {
-        headers.add(b"x-forwarded-proto", if peer.is_tls { &b"https"[..] } else { b"http" });
+    append_via(headers, listener);
+    if edge && let Some(address) = source.address {
+        headers.set_in_place(b"x-envoy-external-address", address.to_string().as_bytes());
     }
-    if internal {
-        headers.add(b"x-envoy-internal", b"true");
+    if source.is_internal {
+        headers.set_in_place(b"x-envoy-internal", b"true");
     }
-    if listener.generate_request_id && !headers.contains(b"x-request-id") {
-        headers.add(b"x-request-id", &new_request_id());
+    let given = headers.contains(b"x-request-id");
+    if listener.generate_request_id && (!given || (edge && !listener.preserve_external_request_id)) {
+        headers.set_in_place(b"x-request-id", &id::new_request_id());
+    }
+    match source.address {
+        Some(address) if address != peer.remote.ip() => SocketAddr::new(address, 0),
+        _ => peer.remote,
+    }
+}
+
+fn drop_header(headers: &mut HeaderList, name: &[u8]) {
+    headers.remove(name);
+}
+
+fn append_via(headers: &mut HeaderList, listener: &Listener) {
+    if !listener.via.is_empty() {
+        let mut via = headers.get(b"via").map(<[u8]>::to_vec).unwrap_or_default();
+        if !via.is_empty() {
+            via.extend_from_slice(b", ");
+        }
+        via.extend_from_slice(listener.via.as_bytes());
+        headers.set_in_place(b"via", &via);
     }
 }
 
 /// Most requests have none; this saves looking for each one.
-fn has_envoy_headers(headers: &HeaderList) -> bool {
+pub(super) fn has_envoy_headers(headers: &HeaderList) -> bool {
     headers.iter().any(|(name, _)| name.starts_with(b"x-envoy-") || name == b"x-forwarded-client-cert")
 }
 
@@ -108,18 +149,28 @@ fn drop_hop_by_hop(headers: &mut HeaderList, upgrade: bool) {
     }
 }
 
-/// Why Envoy refuses a request that it could read: status and details.
-pub(crate) fn refusal(headers: &HeaderList) -> Option<(u16, &'static str)> {
+/// What Envoy answers to a request that it could read and will not take; the
+/// path is made plain.
+pub(super) fn refusal(headers: &mut HeaderList, listener: &Listener) -> Option<LocalReply> {
+    const PATH: &str = "path_normalization_failed";
     if !headers.contains(b":authority") {
-        return Some((400, "missing_host_header"));
+        return Some(LocalReply::new(400, "", "missing_host_header"));
     }
-    headers.get(b":path").is_some_and(|path| path.contains(&b'#')).then_some((400, "path_normalization_failed"))
-}
-
-fn is_internal(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local(),
+    let path = headers.get(b":path")?;
+    if path.contains(&b'#') {
+        return Some(LocalReply::new(400, "", PATH));
+    }
+    match path::normalize(path, listener.path) {
+        Normal::Same => None,
+        Normal::Changed(plain) => {
+            headers.set_in_place(b":path", &plain);
+            None
+        }
+        Normal::Redirect(plain) => {
+            let location = (b"location".to_vec(), plain);
+            Some(LocalReply { headers: vec![location], ..LocalReply::new(307, "", PATH) })
+        }
+        Normal::Refused => Some(LocalReply::new(400, "", PATH)),
     }
 }
 
@@ -130,6 +181,13 @@ pub(super) struct TimeLimits {
     pub(super) per_try: Duration,
 }
 
+impl TimeLimits {
+    /// How long the first try may take.
+    pub(super) fn first(self) -> Duration {
+        if self.per_try.is_zero() { self.timeout } else { self.per_try }
+    }
+}
+
 /// Tells the upstream how long it may take; zero: nothing to tell.
 pub(super) fn expect_answer_within(headers: &mut HeaderList, listener: &Listener, limit: Duration) {
     if !listener.suppress_envoy_headers && !limit.is_zero() {
@@ -138,10 +196,10 @@ pub(super) fn expect_answer_within(headers: &mut HeaderList, listener: &Listener
 }
 
 /// The route's limits, or those that the request brings, which end here.
-pub(super) fn take_limits(headers: &mut HeaderList, route: &Route) -> TimeLimits {
+pub(super) fn take_limits(headers: &mut HeaderList, route: &Compiled, brings: bool) -> TimeLimits {
     let of_route = route.retry.as_ref().map_or(Duration::ZERO, |retry| retry.per_try_timeout);
-    if !has_envoy_headers(headers) {
-        return TimeLimits { timeout: route.timeout, per_try: of_route };
+    if !brings {
+        return TimeLimits { timeout: route.config.timeout, per_try: of_route };
     }
     let mut brought = |name: &[u8]| {
         let millis = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
@@ -150,7 +208,7 @@ pub(super) fn take_limits(headers: &mut HeaderList, route: &Route) -> TimeLimits
         }
         millis.map(Duration::from_millis)
     };
-    let timeout = brought(b"x-envoy-upstream-rq-timeout-ms").unwrap_or(route.timeout);
+    let timeout = brought(b"x-envoy-upstream-rq-timeout-ms").unwrap_or(route.config.timeout);
     let per_try = brought(b"x-envoy-upstream-rq-per-try-timeout-ms").unwrap_or(of_route);
     // A try that may last as long as all of them has no limit of its own.
     let per_try = if !timeout.is_zero() && per_try >= timeout { Duration::ZERO } else { per_try };
@@ -165,28 +223,28 @@ pub(super) fn drop_retry_headers(headers: &mut HeaderList) {
 }
 
 /// What Envoy's router does to a request before it looks for a host.
-pub(super) fn route_request(headers: &mut HeaderList, listener: &Listener, route: &Route, limits: TimeLimits) {
-    if let HostRewrite::Literal(host) = &route.host_rewrite {
-        rewrite_host(headers, host, listener);
+pub(super) fn route_request(headers: &mut HeaderList, listener: &Listener, route: &Compiled, exchange: &Exchange) {
+    route.change_request(headers, exchange);
+    if let HostRewrite::Literal(host) = &route.config.host_rewrite {
+        rewrite_host(headers, listener, host.as_bytes());
     }
-    let expected = if limits.per_try.is_zero() { limits.timeout } else { limits.per_try };
-    expect_answer_within(headers, listener, expected);
-    if let Some(rewritten) = rewritten_path(headers, route) {
-        if !listener.suppress_envoy_headers {
-            let original = headers.get(b":path").unwrap_or_default().to_vec();
-            headers.set_in_place(b"x-envoy-original-path", &original);
-        }
-        headers.set_in_place(b":path", &rewritten);
+    let path = headers.get(b":path").and_then(|path| route.rewritten_path(path));
+    if let Some(path) = path {
+        rewrite(headers, listener, b":path", b"x-envoy-original-path", &path);
     }
 }
 
 /// Another host, and the one it had in a header.
-pub(super) fn rewrite_host(headers: &mut HeaderList, host: &str, listener: &Listener) {
-    let original = headers.get(b":authority").unwrap_or_default().to_vec();
-    headers.set_in_place(b":authority", host.as_bytes());
+pub(super) fn rewrite_host(headers: &mut HeaderList, listener: &Listener, host: &[u8]) {
+    rewrite(headers, listener, b":authority", b"x-envoy-original-host", host);
+}
+
+fn rewrite(headers: &mut HeaderList, listener: &Listener, name: &[u8], original: &[u8], new: &[u8]) {
     if !listener.suppress_envoy_headers {
-        headers.set_in_place(b"x-envoy-original-host", &original);
+        let old = headers.get(name).unwrap_or_default().to_vec();
+        headers.set_in_place(original, &old);
     }
+    headers.set_in_place(name, new);
 }
 
 /// Why a request that filters have changed cannot be sent.
@@ -210,17 +268,6 @@ pub(crate) fn check_request(headers: &HeaderList) -> Result<(), String> {
     Ok(())
 }
 
-fn rewritten_path(headers: &HeaderList, route: &Route) -> Option<Vec<u8>> {
-    let replacement = route.prefix_rewrite.as_ref()?;
-    let path = headers.get(b":path")?;
-    let matched = match &route.matches {
-        crate::config::RouteMatch::Prefix(prefix) | crate::config::RouteMatch::Path(prefix) => prefix.len(),
-    };
-    let mut rewritten = replacement.clone().into_bytes();
-    rewritten.extend_from_slice(path.get(matched..)?);
-    Some(rewritten)
-}
-
 /// What Envoy's router adds to an upstream's response before any filter sees it.
 pub(crate) fn received_response(headers: &mut HeaderList, listener: &Listener, took: Duration) {
     if !listener.suppress_envoy_headers {
@@ -233,7 +280,7 @@ pub(crate) fn received_response(headers: &mut HeaderList, listener: &Listener, t
 pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, upgrade: bool) {
     drop_hop_by_hop(headers, upgrade && headers.contains(b"upgrade"));
     if !headers.contains(b"date") {
-        with_date(|date| headers.add(b"date", date));
+        date::with_now(|date| headers.add(b"date", date));
     }
     match listener.server_header {
         ServerHeader::Overwrite => headers.set_in_place(b"server", listener.server_name.as_bytes()),
@@ -242,105 +289,5 @@ pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, upg
         }
         _ => {}
     }
-}
-
-/// Lends the current `date` value, made once a second.
-fn with_date(f: impl FnOnce(&[u8])) {
-    thread_local! {
-        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    DATE.with_borrow_mut(|(at, text)| {
-        if *at != now {
-            *at = now;
-            *text = http_date(now);
-        }
-        f(text.as_bytes());
-    });
-}
-
-/// IMF-fixdate of a Unix time.
-fn http_date(seconds: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from 0000-03-01, so that leap days end a year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(month < 2);
-    let mut out = String::with_capacity(29);
-    let _ = write!(
-        out,
-        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
-        DAYS[(days % 7) as usize],
-        MONTHS[month as usize],
-        rest / 3_600,
-        rest / 60 % 60,
-        rest % 60
-    );
-    out
-}
-
-/// A version 4 UUID as text.
-fn new_request_id() -> [u8; 36] {
-    let (high, low) = (random(), random());
-    let high = (high & 0xffff_ffff_ffff_0fff) | 0x4000;
-    let low = (low & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&high.to_be_bytes());
-    bytes[8..].copy_from_slice(&low.to_be_bytes());
-    let mut out = [b'-'; 36];
-    let mut at = 0;
-    for (index, byte) in bytes.into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        out[at] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        out[at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
-        at += 2;
-    }
-    out
-}
-
-/// SplitMix64 per thread, seeded by the standard library's random keys. Request
-/// ids must be distinct, not secret.
-pub(super) fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish());
-    }
-    STATE.with(|state| {
-        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        state.set(next);
-        let mut z = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_written_as_http_wants_them() {
-        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(http_date(1_709_164_800), "Thu, 29 Feb 2024 00:00:00 GMT");
-        assert_eq!(http_date(951_782_400 + 86_400), "Wed, 01 Mar 2000 00:00:00 GMT");
-    }
-
-    #[test]
-    fn request_ids_are_version_4_uuids_and_differ() {
-        let (a, b) = (new_request_id(), new_request_id());
-        assert_ne!(a, b);
-        assert_eq!(a[14], b'4');
-        assert!(b"89ab".contains(&a[19]));
-        assert_eq!([a[8], a[13], a[18], a[23]], *b"----");
-    }
+    append_via(headers, listener);
 }

@@ -88,7 +88,6 @@ pub(super) struct Stream {
     attempts: Attempts,
     /// Another protocol was asked for: its name, in lower case.
     upgrade: Option<Upgrade>,
-    idle: IdleWatch,
     overall: IdleWatch,
     idle_limit: Duration,
     started: Instant,
@@ -121,12 +120,15 @@ impl Stream {
         stream.request_complete = arrival.end_stream;
         stream.close = arrival.close.then_some(Close::Now);
         stream.upgrade = arrival.upgrade;
-        if let Some((code, details)) = rules::refusal(&arrival.headers) {
-            stream.close = Some(Close::Delayed);
-            stream.chain.refuse(Some(arrival.headers), LocalReply::new(code, "", details));
+        if let Some(refusal) = rules::refusal(&mut arrival.headers, &listener.shared.config) {
+            if refusal.code == 400 {
+                stream.close = Some(Close::Delayed);
+            }
+            stream.chain.refuse(Some(arrival.headers), refusal);
             return stream;
         }
-        rules::prepare_request(&mut arrival.headers, &listener.shared.config, peer);
+        let source = rules::prepare_request(&mut arrival.headers, &listener.shared.config, peer);
+        stream.chain.exchange().info_mut().downstream_remote = Some(source);
         if stream.upgrade.is_some() && !stream.allows_upgrade(&arrival.headers) {
             stream.close = Some(Close::Delayed);
             stream.chain.refuse(Some(arrival.headers), LocalReply::new(403, "", "upgrade_failed"));
@@ -141,14 +143,15 @@ impl Stream {
     /// the way of every request without one.
     fn allows_upgrade(&self, headers: &HeaderList) -> bool {
         let route = self.listener.routes.route(headers);
-        let route = route.as_ref().and_then(|route| self.listener.shared.route_config(route));
+        let route = route.as_ref().and_then(|route| self.listener.shared.compiled(route));
         let name = match &self.upgrade {
             None => return true,
             Some(Upgrade::Connect) if route.is_none() => return true,
             Some(Upgrade::Connect) => "CONNECT",
             Some(Upgrade::To(name)) => name,
         };
-        let of_route = route.and_then(|route| route.upgrades.iter().find(|one| one.name.eq_ignore_ascii_case(name)));
+        let of_route =
+            route.and_then(|route| route.config.upgrades.iter().find(|one| one.name.eq_ignore_ascii_case(name)));
         match of_route {
             Some(upgrade) => upgrade.enabled,
             None => self.listener.shared.config.upgrades.iter().any(|one| one.eq_ignore_ascii_case(name)),
@@ -157,8 +160,8 @@ impl Stream {
 
     fn take_idle_limit(&mut self) {
         let route = self.chain.exchange().route();
-        let route = route.as_ref().and_then(|route| self.listener.shared.route_config(route));
-        if let Some(limit) = route.and_then(|route| route.idle_timeout) {
+        let route = route.as_ref().and_then(|route| self.listener.shared.compiled(route));
+        if let Some(limit) = route.and_then(|route| route.config.idle_timeout) {
             self.idle_limit = limit;
         }
     }
@@ -218,7 +221,6 @@ impl Stream {
             cut: false,
             attempts: Attempts::default(),
             upgrade: None,
-            idle: IdleWatch::default(),
             overall: IdleWatch::default(),
             idle_limit: shared.config.stream_idle_timeout,
             started,
@@ -268,15 +270,15 @@ impl Stream {
         self.active = Instant::now();
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_idle(&mut self, cx: &mut Context<'_>, idle: &mut IdleWatch) -> bool {
         let slow = if self.request_complete { Duration::ZERO } else { self.listener.shared.config.request_timeout };
         if self.overall.poll(cx, self.started, slow).is_ready() {
             self.attempts.give_up();
             self.listener.shared.stats.rq_timeout.inc();
-            self.chain.local_reply(LocalReply::new(408, "request timeout", "request_overall_timeout"));
+            self.reply(LocalReply::new(408, "request timeout", "request_overall_timeout"));
             return true;
         }
-        if self.idle.poll(cx, self.active, self.idle_limit).is_pending() {
+        if idle.poll(cx, self.active, self.idle_limit).is_pending() {
             return false;
         }
         self.idle_limit = Duration::ZERO;
@@ -288,7 +290,7 @@ impl Stream {
             self.chain.reset();
         } else {
             let code = if self.request_complete { 504 } else { 408 };
-            self.chain.local_reply(LocalReply::new(code, "stream timeout", "stream_idle_timeout"));
+            self.reply(LocalReply::new(code, "stream timeout", "stream_idle_timeout"));
         }
         true
     }
@@ -308,7 +310,8 @@ impl Stream {
         self.listener.shared.stats.rq_rx_reset.inc();
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, downstream: &mut dyn Downstream) -> Step {
+    /// `idle` may serve one stream after the other.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, downstream: &mut dyn Downstream, idle: &mut IdleWatch) -> Step {
         self.chain.set_waker(cx.waker());
         let mut progress = false;
         while let Some(output) = self.chain.next_output() {
@@ -325,7 +328,7 @@ impl Stream {
             self.attempts.give_up();
         }
         progress |= self.poll_attempts(cx, downstream.unsent());
-        progress |= !progress && self.poll_idle(cx);
+        progress |= !progress && self.poll_idle(cx, idle);
         if progress { Step::Progress } else { Step::Pending }
     }
 }

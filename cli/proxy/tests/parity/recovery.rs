@@ -17,8 +17,8 @@ fn route(prefix: &str, cluster: &str, change: impl FnOnce(&mut Route)) -> Route 
 }
 
 fn first(config: &mut ProxyConfig, routes: Vec<Route>) {
-    let rest = std::mem::replace(&mut config.listeners[0].routes, routes);
-    config.listeners[0].routes.extend(rest);
+    let rest = std::mem::replace(&mut config.listeners[0].virtual_hosts[0].routes, routes);
+    config.listeners[0].virtual_hosts[0].routes.extend(rest);
 }
 
 /// A cluster nobody listens for.

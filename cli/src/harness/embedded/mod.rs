@@ -3,7 +3,9 @@
 
 mod own;
 mod reader;
+mod routes;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -42,7 +44,7 @@ impl Embedded {
         let first = config.listeners.first().map(|listener| listener.name.clone());
         let current = Arc::new(Mutex::new(config.filters.clone()));
         let proxy = blocking(move || Proxy::start(config)).await?.map_err(|e| start_error(e, &plugins))?;
-        let mut addresses = Addresses::default();
+        let mut addresses = Addresses { admin: proxy.admin_address(), ..Addresses::default() };
         for (name, address) in proxy.addresses() {
             // Of a user's own listeners the first is the one to tell of.
             if name == Direction::Outbound.name() {
@@ -193,6 +195,9 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
         memory: topology.limits.memory_bytes,
         deadline: Duration::from_millis(topology.limits.deadline_ms),
     };
+    if !topology.listeners.is_empty() {
+        config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    }
     config.module_cache = Some(cache);
     config.log_level = to_host(topology.log_level);
     config.filters = topology.filters.into_iter().map(spec).collect();
@@ -238,6 +243,7 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
         let missing = ours.into_iter().filter(|our| !config.clusters.iter().any(|c| c.name == our.name));
         let missing: Vec<_> = missing.collect();
         config.clusters.extend(missing);
+        config.admin = read.admin.or(config.admin);
         if let Some((id, cluster)) = read.node {
             (config.node.id, config.node.cluster) = (id, cluster);
         }

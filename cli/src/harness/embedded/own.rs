@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use spctl_proxy::{
-    Cluster, Codec, DownstreamTls, HostRewrite, Listener, Route, RouteMatch, ServerHeader, UpstreamProtocol,
-    UpstreamTls,
+    Cluster, Codec, DownstreamTls, EscapedSlashes, Listener, ServerHeader, UpstreamProtocol, UpstreamTls,
 };
 
 use super::reader::{Node, Refused};
+use super::routes::route_config;
 
 type Result<T> = std::result::Result<T, Refused>;
 
@@ -22,6 +22,7 @@ pub(super) struct Read {
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) node: Option<(String, String)>,
+    pub(super) admin: Option<SocketAddr>,
     /// Keys that are accepted and do nothing here.
     pub(super) unheeded: Vec<String>,
 }
@@ -29,9 +30,7 @@ pub(super) struct Read {
 pub(super) fn read(document: &Value) -> Result<Read> {
     let root = Node::new(String::new(), document)?;
     let mut unheeded = Vec::new();
-    if root.value("admin").is_some() {
-        unheeded.push(root.at("admin"));
-    }
+    let admin = root.object("admin")?.map(|node| admin(node, &mut unheeded)).transpose()?;
     let node = match root.object("node")? {
         Some(node) => {
             let text = |name| Result::Ok(node.text(name)?.unwrap_or_default().to_owned());
@@ -52,7 +51,21 @@ pub(super) fn read(document: &Value) -> Result<Read> {
         resources.finish()?;
     }
     root.finish()?;
-    Ok(Read { listeners, clusters, node, unheeded })
+    Ok(Read { listeners, clusters, node, admin, unheeded })
+}
+
+fn admin(node: Node<'_>, unheeded: &mut Vec<String>) -> Result<SocketAddr> {
+    for name in ["access_log", "profile_path"] {
+        if node.value(name).is_some() {
+            unheeded.push(node.at(name));
+        }
+    }
+    let Some((host, port)) = node.object("address")?.map(socket_address).transpose()? else {
+        return node.refused("address", "it is missing");
+    };
+    let Ok(ip) = host.parse() else { return node.refused("address", format!("`{host}` is no IP address")) };
+    node.finish()?;
+    Ok(SocketAddr::new(ip, port))
 }
 
 fn listener(node: Node<'_>, at: usize, unheeded: &mut Vec<String>) -> Result<Listener> {
@@ -136,8 +149,6 @@ fn connection_manager(node: Node<'_>, out: &mut Listener, unheeded: &mut Vec<Str
         Some("HTTP2") => Codec::Http2,
         Some(other) => return node.refused("codec_type", format!("`{other}` is not supported")),
     };
-    out.use_remote_address = node.flag("use_remote_address")?.unwrap_or(false);
-    out.generate_request_id = node.flag("generate_request_id")?.unwrap_or(true);
     if let Some(name) = node.text("server_name")? {
         name.clone_into(&mut out.server_name);
     }
@@ -147,6 +158,15 @@ fn connection_manager(node: Node<'_>, out: &mut Listener, unheeded: &mut Vec<Str
         Some("PASS_THROUGH") => ServerHeader::PassThrough,
         Some(other) => return node.refused("server_header_transformation", format!("`{other}` is unknown")),
     };
+    origins(&node, out)?;
+    paths(&node, out)?;
+    limits(&node, out)?;
+    for upgrade in node.objects("upgrade_configs")? {
+        if upgrade.flag("enabled")?.unwrap_or(true) {
+            out.upgrades.push(upgrade.text("upgrade_type")?.unwrap_or_default().to_owned());
+        }
+        upgrade.finish()?;
+    }
     if let Some(options) = node.object("http_protocol_options")? {
         out.enable_trailers = options.flag("enable_trailers")?.unwrap_or(false);
         options.finish()?;
@@ -182,52 +202,47 @@ fn connection_manager(node: Node<'_>, out: &mut Listener, unheeded: &mut Vec<Str
     node.finish()
 }
 
-fn route_config(node: Node<'_>, out: &mut Listener) -> Result<()> {
-    node.without_effect(&["name"]);
-    let hosts = node.objects("virtual_hosts")?;
-    let [host] = hosts.try_into().or_else(|_| node.refused("virtual_hosts", "exactly one is supported"))?;
-    if let Some(name) = host.text("name")? {
-        name.clone_into(&mut out.virtual_host);
-    }
-    let domains = host.value("domains").and_then(Value::as_array);
-    if !domains.is_some_and(|domains| domains.iter().any(|domain| domain == "*")) {
-        return host.refused("domains", "only `*` is supported");
-    }
-    for node in host.objects("routes")? {
-        out.routes.push(route(node)?);
-    }
-    host.finish()?;
-    node.finish()
+/// What is believed and told of where a request came from.
+fn origins(node: &Node<'_>, out: &mut Listener) -> Result<()> {
+    out.use_remote_address = node.flag("use_remote_address")?.unwrap_or(false);
+    out.skip_xff_append = node.flag("skip_xff_append")?.unwrap_or(false);
+    out.xff_num_trusted_hops = node.number("xff_num_trusted_hops")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    out.generate_request_id = node.flag("generate_request_id")?.unwrap_or(true);
+    out.preserve_external_request_id = node.flag("preserve_external_request_id")?.unwrap_or(false);
+    node.text("via")?.unwrap_or_default().clone_into(&mut out.via);
+    Ok(())
 }
 
-fn route(node: Node<'_>) -> Result<Route> {
-    let name = node.text("name")?.unwrap_or_default().to_owned();
-    let Some(wanted) = node.object("match")? else { return node.refused("match", "it is missing") };
-    let matches = match (wanted.text("prefix")?, wanted.text("path")?) {
-        (Some(prefix), None) => RouteMatch::Prefix(prefix.to_owned()),
-        (None, Some(path)) => RouteMatch::Path(path.to_owned()),
-        _ => return node.refused("match", "`prefix` or `path` is supported"),
+fn paths(node: &Node<'_>, out: &mut Listener) -> Result<()> {
+    out.path.normalize = node.flag("normalize_path")?.unwrap_or(false);
+    out.path.merge_slashes = node.flag("merge_slashes")?.unwrap_or(false);
+    out.path.escaped_slashes = match node.text("path_with_escaped_slashes_action")? {
+        None | Some("IMPLEMENTATION_SPECIFIC_DEFAULT" | "KEEP_UNCHANGED") => EscapedSlashes::Keep,
+        Some("REJECT_REQUEST") => EscapedSlashes::Reject,
+        Some("UNESCAPE_AND_REDIRECT") => EscapedSlashes::UnescapeAndRedirect,
+        Some("UNESCAPE_AND_FORWARD") => EscapedSlashes::UnescapeAndForward,
+        Some(other) => return node.refused("path_with_escaped_slashes_action", format!("`{other}` is unknown")),
     };
-    wanted.finish()?;
-    let Some(action) = node.object("route")? else {
-        return node.refused("route", "only routes to a cluster are supported");
-    };
-    let Some(cluster) = action.text("cluster")? else { return action.refused("cluster", "it is missing") };
-    let mut out = Route::new("", cluster);
-    out.name = name;
-    out.matches = matches;
-    if let Some(timeout) = action.duration("timeout")? {
-        out.timeout = timeout;
+    Ok(())
+}
+
+fn limits(node: &Node<'_>, out: &mut Listener) -> Result<()> {
+    if let Some(timeout) = node.duration("stream_idle_timeout")? {
+        out.stream_idle_timeout = timeout;
     }
-    out.prefix_rewrite = action.text("prefix_rewrite")?.map(str::to_owned);
-    out.host_rewrite = match (action.text("host_rewrite_literal")?, action.flag("auto_host_rewrite")?) {
-        (Some(host), _) => HostRewrite::Literal(host.to_owned()),
-        (None, Some(true)) => HostRewrite::Auto,
-        (None, _) => HostRewrite::Keep,
-    };
-    action.finish()?;
-    node.finish()?;
-    Ok(out)
+    if let Some(timeout) = node.duration("request_timeout")? {
+        out.request_timeout = timeout;
+    }
+    if let Some(timeout) = node.duration("request_headers_timeout")? {
+        out.request_headers_timeout = timeout;
+    }
+    if let Some(options) = node.object("common_http_protocol_options")? {
+        if let Some(timeout) = options.duration("idle_timeout")? {
+            out.idle_timeout = timeout;
+        }
+        options.finish()?;
+    }
+    Ok(())
 }
 
 fn cluster(node: Node<'_>) -> Result<Cluster> {

@@ -64,6 +64,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The strings of a list.
+    pub(super) fn texts(&self, name: &'a str) -> Result<Vec<String>> {
+        let Some(value) = self.value(name) else { return Ok(Vec::new()) };
+        let texts =
+            value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+        texts.map_or_else(|| self.refused(name, "a list of strings is wanted"), Ok)
+    }
+
     pub(super) fn flag(&self, name: &'a str) -> Result<Option<bool>> {
         match self.value(name) {
             None => Ok(None),

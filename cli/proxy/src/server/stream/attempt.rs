@@ -8,7 +8,7 @@ use spctl_host::{Body, HeaderList, LocalReply, Side, UpstreamInfo};
 use tokio::time::Sleep;
 
 use super::super::retry::Retry;
-use super::super::rules;
+use super::super::{id, rules};
 use super::{Stream, flags};
 use crate::upstream::{ConnectError, Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
 
@@ -152,6 +152,15 @@ impl Stream {
             let took = self.request_completed_at.elapsed();
             rules::received_response(&mut headers, &self.listener.shared.config, took);
         }
+        if let Some(route) = self.chain.exchange().route()
+            && let Some(route) = self.listener.shared.compiled(&route)
+        {
+            route.change_response(&mut headers, self.chain.exchange());
+            if route.tells_attempts {
+                let attempts = self.chain.exchange().info().upstream_attempts.to_string();
+                headers.set_in_place(b"x-envoy-attempt-count", attempts.as_bytes());
+            }
+        }
         self.chain.exchange().info_mut().response_code_details = Some("via_upstream".into());
         self.chain.on_headers(Side::Response, headers, done);
     }
@@ -159,7 +168,7 @@ impl Stream {
     /// Makes another try, after a while; false when none is left.
     fn retry_later(&mut self) -> bool {
         let Some(retry) = &mut self.attempts.retry else { return false };
-        let Some(wait) = retry.take(rules::random()) else {
+        let Some(wait) = retry.take(id::random()) else {
             self.chain.exchange().info_mut().response_flags |= flags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
             return false;
         };
@@ -180,6 +189,7 @@ impl Stream {
             let left = timeout.saturating_sub(self.started.elapsed());
             let timeout = if per_try.is_zero() { left } else { left.min(per_try) };
             rules::expect_answer_within(&mut headers, &self.listener.shared.config, timeout);
+            self.count_attempt(&mut headers);
         }
         let (body, ended) = (self.attempts.replay.clone(), self.attempts.ended);
         self.start_attempt(body.is_empty() && (ended || self.request_complete));
@@ -223,7 +233,7 @@ impl Stream {
         let retried = self.attempts.retry.as_ref().is_some_and(Retry::has_tried);
         let prefix = if retried { "retried and the latest reset reason" } else { "reset reason" };
         let body = format!("upstream connect error or disconnect/reset before headers. {prefix}: {reason}");
-        self.chain.local_reply(LocalReply {
+        self.reply(LocalReply {
             code: failure.status(),
             body: body.into(),
             details: format!("upstream_reset_before_response_started{{{details}}}").into(),
@@ -251,7 +261,7 @@ impl Stream {
             self.chain.exchange().info_mut().response_code_details = Some(details.into());
             self.chain.reset();
         } else {
-            self.chain.local_reply(LocalReply::new(504, "upstream request timeout", details));
+            self.reply(LocalReply::new(504, "upstream request timeout", details));
         }
     }
 }

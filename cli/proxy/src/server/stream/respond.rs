@@ -1,6 +1,8 @@
 //! What a chain puts out, on its way: the request upstream, the response down.
 
-use spctl_host::{Body, HeaderList, LocalReply, Output, Protocol, Side};
+use std::rc::Rc;
+
+use spctl_host::{Body, HeaderKind, HeaderList, LocalReply, Output, Protocol, Side};
 
 use super::super::downstream::Downstream;
 use super::super::retry::Retry;
@@ -43,26 +45,67 @@ impl Stream {
             self.chain.local_reply(LocalReply::new(404, "", "route_not_found"));
             return;
         };
-        let config = self.listener.shared.route_config(&route);
-        let has_cluster = route.cluster.as_deref().is_some_and(|name| self.worker.pool.get(name).is_some());
-        let Some(config) = config.filter(|_| has_cluster) else {
-            self.chain.local_reply(LocalReply::new(503, "", "cluster_not_found"));
-            return;
-        };
+        let shared = Rc::clone(&self.listener);
+        let Some(compiled) = shared.shared.compiled(&route) else { return };
         let Some(mut headers) = exchange.headers_mut(Side::Request) else { return };
-        let limits = rules::take_limits(&mut headers, config);
+        if let Some(answer) = compiled.answer(&mut headers) {
+            drop(headers);
+            self.reply(answer);
+            return;
+        }
+        let known = route.cluster.as_deref().and_then(|name| self.worker.pool.get(name));
+        if known.is_none() {
+            drop(headers);
+            self.reply(LocalReply::new(503, "", "cluster_not_found"));
+            return;
+        }
+        // Most requests bring no instructions: then nothing is looked for.
+        let brings = rules::has_envoy_headers(&headers);
+        let limits = rules::take_limits(&mut headers, compiled, brings);
         self.attempts.timeout = limits.timeout;
         self.attempts.per_try_timeout = limits.per_try;
-        self.attempts.retry = Retry::new(config.retry.as_ref(), &headers);
-        if self.attempts.retry.is_some() {
+        if brings || compiled.retry.is_some() {
+            self.attempts.retry = Retry::new(compiled.retry.as_ref(), &headers);
             rules::drop_retry_headers(&mut headers);
         }
-        rules::route_request(&mut headers, &self.listener.shared.config, config, limits);
-        drop(headers);
         exchange.info_mut().upstream_attempts = 1;
+        rules::expect_answer_within(&mut headers, &self.listener.shared.config, limits.first());
+        self.count_attempt(&mut headers);
+        rules::route_request(&mut headers, &self.listener.shared.config, compiled, exchange);
+        drop(headers);
         self.start_attempt(end_stream);
         if self.request_complete {
             self.attempts.start_clock();
+        }
+    }
+
+    /// Answers instead of an upstream, with what the route adds to answers.
+    pub(super) fn reply(&self, mut reply: LocalReply) {
+        let exchange = self.chain.exchange();
+        if let Some(route) = exchange.route()
+            && let Some(route) = self.listener.shared.compiled(&route)
+        {
+            let mut headers = HeaderList::new(HeaderKind::Response);
+            reply.headers.iter().for_each(|(name, value)| headers.add(name, value));
+            route.change_response(&mut headers, exchange);
+            let attempts = exchange.info().upstream_attempts;
+            if route.tells_attempts && attempts > 0 {
+                headers.set_in_place(b"x-envoy-attempt-count", attempts.to_string().as_bytes());
+            }
+            reply.headers = headers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        }
+        self.chain.local_reply(reply);
+    }
+
+    /// Tells the upstream which try this is, where the virtual host wants it.
+    pub(super) fn count_attempt(&self, headers: &mut HeaderList) {
+        let exchange = self.chain.exchange();
+        let route = exchange
+            .route()
+            .filter(|route| self.listener.shared.compiled(route).is_some_and(|route| route.counts_attempts));
+        if route.is_some() {
+            let attempts = exchange.info().upstream_attempts.to_string();
+            headers.set_in_place(b"x-envoy-attempt-count", attempts.as_bytes());
         }
     }
 
@@ -70,7 +113,7 @@ impl Stream {
     pub(super) fn start_attempt(&mut self, end_stream: bool) {
         let exchange = self.chain.exchange();
         let Some(route) = exchange.route() else { return };
-        let config = self.listener.shared.route_config(&route);
+        let config = self.listener.shared.compiled(&route).map(|route| &route.config);
         let cluster = route.cluster.as_deref().and_then(|name| self.worker.pool.get(name));
         let (Some(config), Some(cluster)) = (config, cluster) else { return };
         let Some(mut headers) = exchange.headers_mut(Side::Request) else { return };
@@ -78,7 +121,7 @@ impl Stream {
             drop(headers);
             cluster.target.stats.cx_none_healthy.inc();
             exchange.info_mut().response_flags |= flags::NO_HEALTHY_UPSTREAM;
-            self.chain.local_reply(LocalReply::new(503, "no healthy upstream", "no_healthy_upstream"));
+            self.reply(LocalReply::new(503, "no healthy upstream", "no_healthy_upstream"));
             return;
         };
         let endpoint = cluster.target.endpoints.get(lease.endpoint);
@@ -86,13 +129,13 @@ impl Stream {
         if config.host_rewrite == HostRewrite::Auto
             && let Some(endpoint) = endpoint
         {
-            rules::rewrite_host(&mut headers, &endpoint.host, &self.listener.shared.config);
+            rules::rewrite_host(&mut headers, &self.listener.shared.config, endpoint.host.as_bytes());
         }
         if let Err(why) = rules::check_request(&headers) {
             drop(headers);
             let details = format!("filter_removed_required_request_headers{{{}}}", why.replace(' ', "_"));
             let reply = LocalReply { body: why.into(), details: details.into(), ..LocalReply::new(503, "", "") };
-            self.chain.local_reply(reply);
+            self.reply(reply);
             return;
         }
         self.attempts.upstream = Some(UpstreamExchange::start(lease, &headers, end_stream));
