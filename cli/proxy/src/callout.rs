@@ -3,14 +3,12 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use spctl_host::{Body, CallResponse, Callout, CalloutResult, HeaderKind, HeaderList};
 
-use crate::http1::{self, BodyReader, Chunking, Event, Framing};
-use crate::upstream::{Conn, ConnectError, Lease, Local};
+use crate::upstream::{self, Local, UpstreamEvent, UpstreamExchange};
 use crate::worker::WorkerContext;
 
 /// Envoy's `http.async_response_buffer_limit`.
@@ -19,9 +17,8 @@ const MAX_RESPONSE: usize = 32 << 20;
 const CANCEL_CHECK: Duration = Duration::from_secs(1);
 
 enum Failure {
-    Connect(ConnectError),
     /// Nothing of a response came.
-    Terminated,
+    Upstream(upstream::Failure),
     /// A response had begun, or was more than can be kept.
     Cut,
     Timeout,
@@ -40,10 +37,7 @@ pub(crate) async fn carry_out(worker: Rc<WorkerContext>, mut callout: Callout) {
         callout.headers.add(b"x-envoy-expected-rq-timeout-ms", limit.as_millis().to_string().as_bytes());
     }
     let stats = &local.target.stats;
-    stats.rq_total.inc();
-    stats.rq_active.inc();
     let outcome = attempt(&local, &callout).await;
-    stats.rq_active.dec();
     let result = match outcome {
         Ok(response) => {
             let code = response.headers.get(b":status").and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
@@ -55,9 +49,7 @@ pub(crate) async fn carry_out(worker: Rc<WorkerContext>, mut callout: Callout) {
             stats.rq_timeout.inc();
             synthesized(504, "upstream request timeout")
         }
-        Err(Failure::Connect(ConnectError::Timeout)) => unreachable_upstream("connection timeout"),
-        Err(Failure::Connect(ConnectError::Failed(_))) => unreachable_upstream("remote connection failure"),
-        Err(Failure::Terminated) => unreachable_upstream("connection termination"),
+        Err(Failure::Upstream(failure)) => unreachable_upstream(&failure),
         Err(Failure::Cancelled) => return,
     };
     callout.answer.deliver(result);
@@ -82,109 +74,46 @@ async fn attempt(local: &Rc<Local>, callout: &Callout) -> Result<CallResponse, F
 }
 
 async fn exchange(local: &Rc<Local>, callout: &Callout) -> Result<CallResponse, Failure> {
-    let Some(Lease { conn, endpoint, .. }) = local.lease() else { return Err(Failure::Terminated) };
+    let Some(lease) = local.lease() else { return Err(Failure::Upstream(upstream::Failure::Terminated)) };
     let started = Instant::now();
-    if let Some(conn) = conn {
-        match on_connection(local, conn, callout, started).await {
-            // It may have closed just as it was taken: a fresh one decides.
-            Err(Failure::Terminated) => {}
-            outcome => return outcome,
-        }
+    let end_stream = callout.body.is_empty();
+    let mut upstream = UpstreamExchange::start(lease, &callout.headers, end_stream);
+    if !end_stream {
+        upstream.send_data(Body::from(callout.body.clone()), true);
     }
-    let conn = Conn::open(&local.target, endpoint).await.map_err(Failure::Connect)?;
-    on_connection(local, conn, callout, started).await
-}
-
-async fn on_connection(
-    local: &Rc<Local>,
-    mut conn: Conn,
-    callout: &Callout,
-    started: Instant,
-) -> Result<CallResponse, Failure> {
-    let mut out = BytesMut::new();
-    let mut headers = callout.headers.clone();
-    headers.set_in_place(b"x-envoy-internal", b"true");
-    if let Some(timeout) = callout.timeout {
-        headers.set_in_place(b"x-envoy-expected-rq-timeout-ms", timeout.as_millis().to_string().as_bytes());
-    }
-    let chunking = http1::request_head(&mut out, &headers, callout.body.is_empty());
-    match chunking {
-        Chunking::Chunked => {
-            http1::chunk(&mut out, &Body::from(callout.body.clone()));
-            http1::end_of_chunks(&mut out);
-        }
-        _ => out.extend_from_slice(&callout.body),
-    }
-    write(&mut conn, &out).await?;
-    let to_head = callout.headers.get(b":method") == Some(b"HEAD");
-    let response = loop {
-        let headers = HeaderList::new(HeaderKind::Response);
-        match http1::parse_response(&mut conn.buffer, headers, to_head) {
-            Err(_) => return Err(Failure::Terminated),
-            Ok(Some(response)) if matches!(response.code, 100..=199) => {}
-            Ok(Some(response)) => break response,
-            Ok(None) => {
-                if fill(&mut conn).await == 0 {
-                    return Err(Failure::Terminated);
-                }
-            }
-        }
-    };
-    let mut headers = response.headers;
-    headers.set_in_place(b"x-envoy-upstream-service-time", started.elapsed().as_millis().to_string().as_bytes());
-    let (body, trailers) = read_body(&mut conn, response.framing).await?;
-    if !response.close && conn.buffer.is_empty() {
-        local.put_back(conn);
-    }
-    Ok(CallResponse { headers, body, trailers })
-}
-
-async fn read_body(conn: &mut Conn, framing: Framing) -> Result<(bytes::Bytes, Option<HeaderList>), Failure> {
-    let mut reader = BodyReader::new(framing, HeaderKind::ResponseTrailers);
+    let mut answer: Option<HeaderList> = None;
     let mut body = BytesMut::new();
     loop {
-        match reader.read(&mut conn.buffer).map_err(|_| Failure::Cut)? {
-            Event::Data { data, end } => {
+        let (ended, trailers) = match poll_fn(|cx| upstream.poll(cx, true)).await {
+            UpstreamEvent::Connected => continue,
+            UpstreamEvent::Response { mut headers, end, .. } => {
+                let took = started.elapsed().as_millis().to_string();
+                headers.set_in_place(b"x-envoy-upstream-service-time", took.as_bytes());
+                answer = Some(headers);
+                (end, None)
+            }
+            UpstreamEvent::Data { data, end } => {
                 data.chunks().for_each(|chunk| body.extend_from_slice(chunk));
                 if body.len() > MAX_RESPONSE {
                     return Err(Failure::Cut);
                 }
-                if end {
-                    return Ok((body.freeze(), None));
-                }
+                (end, None)
             }
-            Event::Trailers(trailers) => return Ok((body.freeze(), Some(trailers))),
-            Event::Pending => {
-                if fill(conn).await == 0 {
-                    reader.on_eof().map_err(|_| Failure::Cut)?;
-                }
-            }
+            UpstreamEvent::Trailers(trailers) => (true, Some(trailers)),
+            UpstreamEvent::Failed(_) if answer.is_some() => return Err(Failure::Cut),
+            UpstreamEvent::Failed(failure) => return Err(Failure::Upstream(failure)),
+        };
+        if ended {
+            let headers = answer.unwrap_or_default();
+            return Ok(CallResponse { headers, body: body.freeze(), trailers });
         }
     }
 }
 
-async fn write(conn: &mut Conn, mut bytes: &[u8]) -> Result<(), Failure> {
-    while !bytes.is_empty() {
-        match poll_fn(|cx| conn.poll_write(cx, bytes)).await {
-            Ok(n) if n > 0 => bytes = &bytes[n..],
-            _ => return Err(Failure::Terminated),
-        }
-    }
-    poll_fn(|cx| match conn.poll_flush(cx) {
-        Poll::Ready(result) => Poll::Ready(result.map_err(|_| Failure::Terminated)),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
-/// Reads more; 0 at the end, however it came.
-async fn fill(conn: &mut Conn) -> usize {
-    poll_fn(|cx| conn.poll_fill(cx)).await.unwrap_or(0)
-}
-
-fn unreachable_upstream(reason: &str) -> CalloutResult {
+fn unreachable_upstream(failure: &upstream::Failure) -> CalloutResult {
+    let reason = failure.reason();
     let text = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
-    synthesized(503, &text)
+    synthesized(failure.status(), &text)
 }
 
 /// An answer that Envoy makes up for a callout that got none.

@@ -54,6 +54,27 @@ pub enum ServerHeader {
     PassThrough,
 }
 
+/// What clients may speak (`codec_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// What TLS agreed on, or what the first bytes look like.
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DownstreamTls {
+    /// PEM, the listener's own certificate first.
+    pub certificate_chain: PathBuf,
+    /// PEM.
+    pub private_key: PathBuf,
+    /// What may be agreed on, best first; empty: HTTP/1.1 without asking.
+    pub alpn_protocols: Vec<String>,
+}
+
 /// An address to serve, the chain its requests pass, and where they go.
 #[derive(Debug, Clone)]
 pub struct Listener {
@@ -67,6 +88,8 @@ pub struct Listener {
     /// First match wins; none: 404.
     pub routes: Vec<Route>,
     pub virtual_host: String,
+    pub codec: Codec,
+    pub tls: Option<DownstreamTls>,
     /// `per_connection_buffer_limit_bytes`.
     pub buffer_limit: usize,
     pub stat_prefix: String,
@@ -94,6 +117,8 @@ impl Listener {
             filters: Vec::new(),
             routes,
             virtual_host: "all".to_owned(),
+            codec: Codec::Auto,
+            tls: None,
             buffer_limit: 1 << 20,
             generate_request_id: true,
             suppress_envoy_headers: false,
@@ -163,6 +188,15 @@ pub struct UpstreamTls {
     pub ca_file: Option<PathBuf>,
 }
 
+/// What endpoints of a cluster speak (`explicit_http_config`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    #[default]
+    Http1,
+    /// Without asking, or by ALPN.
+    Http2,
+}
+
 /// Named endpoints, used in turn, by routes and by callouts of plugins.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -170,6 +204,7 @@ pub struct Cluster {
     /// `host:port` each; names are resolved when connecting.
     pub endpoints: Vec<String>,
     pub tls: Option<UpstreamTls>,
+    pub protocol: UpstreamProtocol,
     pub connect_timeout: Duration,
     /// Pass HTTP/1 trailers on (`http_protocol_options.enable_trailers`).
     pub enable_trailers: bool,
@@ -183,6 +218,7 @@ impl Cluster {
             name: name.into(),
             endpoints,
             tls: None,
+            protocol: UpstreamProtocol::Http1,
             connect_timeout: Duration::from_secs(5),
             enable_trailers: false,
             metadata: Metadata::new(),

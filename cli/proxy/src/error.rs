@@ -37,6 +37,10 @@ pub enum StartError {
     Certificates { cluster: String, path: PathBuf, source: io::Error },
     #[error("cluster `{cluster}`: TLS: {why}")]
     Tls { cluster: String, why: String },
+    #[error("listener `{listener}`: cannot read {}", path.display())]
+    ListenerCertificate { listener: String, path: PathBuf, source: io::Error },
+    #[error("listener `{listener}`: TLS: {why}")]
+    ListenerTls { listener: String, why: String },
     #[error("two {kind} are called `{name}`")]
     Duplicate { kind: &'static str, name: String },
     #[error(transparent)]

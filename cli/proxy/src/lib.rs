@@ -1,4 +1,4 @@
-//! An HTTP/1.1 proxy around the embedded Proxy-Wasm host, with Envoy's
+//! An HTTP proxy around the embedded Proxy-Wasm host, with Envoy's
 //! behaviour.
 //!
 //! Worker threads own everything a request touches: their listeners' accepted
@@ -9,14 +9,18 @@ mod accept;
 mod callout;
 mod config;
 mod error;
+mod grpc;
 mod http1;
+mod http2;
+mod io;
 mod proxy;
 mod server;
 mod upstream;
 mod worker;
 
 pub use config::{
-    Cluster, FilterSpec, HostRewrite, Listener, ProxyConfig, Route, RouteMatch, ServerHeader, UpstreamTls,
+    Cluster, Codec, DownstreamTls, FilterSpec, HostRewrite, Listener, ProxyConfig, Route, RouteMatch, ServerHeader,
+    UpstreamProtocol, UpstreamTls,
 };
 pub use error::{FilterError, ReloadError, StartError};
 pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};

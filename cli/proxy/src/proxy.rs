@@ -96,7 +96,7 @@ impl Proxy {
             let places = places.collect();
             SharedListener::new(listener, places, cluster, process.stats())
         });
-        let listeners: Vec<_> = listeners.collect();
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let plugins = config.filters.into_iter().map(|filter| load(&process, filter)).collect::<Result<Vec<_>, _>>()?;
         let blueprint =
             Arc::new(Blueprint { process, targets, listeners, filter_names, connection_ids: AtomicU64::new(0) });

@@ -188,10 +188,12 @@ fn requests_that_cannot_be_read_are_refused_as_envoy_refuses_them() {
 }
 
 #[test]
-fn a_broken_chunk_ends_the_connection() {
+fn a_broken_chunk_is_answered_and_ends_the_connection() {
     let running = plain();
     let mut client = running.client();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    let answer = client.message();
+    assert_eq!((answer.status(), answer.header("connection")), (400, Some("close")));
     assert!(client.rest().is_empty());
     eventually("the stream is counted out", || running.stat("http.ingress.downstream_rq_active") == 0);
 }

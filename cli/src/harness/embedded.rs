@@ -190,6 +190,9 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> ProxyConfig {
             let mut out = spctl_proxy::Cluster::new(cluster.name, vec![authority(&cluster.host, cluster.port)]);
             out.tls = cluster.tls.then(UpstreamTls::default);
             out.enable_trailers = true;
+            if cluster.http2 {
+                out.protocol = spctl_proxy::UpstreamProtocol::Http2;
+            }
             out
         })
         .collect();

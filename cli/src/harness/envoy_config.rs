@@ -53,6 +53,7 @@ pub(super) fn bootstrap(topology: &Topology, config_dir: &Path) -> Result<String
                 "host": cluster.host,
                 "port": cluster.port,
                 "tls": cluster.tls,
+                "http2": cluster.http2,
                 "ca_file": ca_file,
             })
         })

@@ -109,7 +109,9 @@ impl Client {
         while Instant::now() < deadline {
             let name = || self.name().to_owned();
             match self.dir.find() {
-                Ok(Found::Dead) => return self.dir.clean_up_dead().err().unwrap_or_else(|| Error::Died { name: name() }),
+                Ok(Found::Dead) => {
+                    return self.dir.clean_up_dead().err().unwrap_or_else(|| Error::Died { name: name() });
+                }
                 Ok(Found::Nothing) => return Error::NotRunning { name: name() },
                 Ok(Found::Alive(_) | Found::Starting) | Err(_) => {}
             }

@@ -1,18 +1,13 @@
 //! Body framing: finding data, trailers and the end in what arrives.
 
 use bytes::{Buf, BytesMut};
+use memchr::memchr;
 use spctl_host::{Body, HeaderKind, HeaderList};
 
-use super::head::MAX_HEAD;
-
-/// How a body is delimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    None,
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
+use super::chunk_size::{self, ChunkSize};
+use super::framing::Framing;
+use super::lines::{end_of_head, fields};
+use super::request::{BadRequest, MAX_HEAD, MAX_HEADERS};
 
 /// What the next bytes of a body were.
 #[derive(Debug)]
@@ -29,7 +24,21 @@ pub(crate) enum Event {
 
 /// The framing is broken: nothing behind it can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadBody;
+pub(crate) enum BadBody {
+    Malformed,
+    TooLarge,
+    TooManyHeaders,
+}
+
+impl From<BadBody> for BadRequest {
+    fn from(bad: BadBody) -> Self {
+        match bad {
+            BadBody::Malformed => Self::Malformed,
+            BadBody::TooLarge => Self::TooLarge,
+            BadBody::TooManyHeaders => Self::TooManyHeaders,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -38,10 +47,11 @@ enum State {
     End,
     Length(u64),
     UntilClose,
-    ChunkSize,
+    ChunkSize(ChunkSize),
     Chunk(u64),
     ChunkEnd,
-    Trailers,
+    /// How far their end has been looked for.
+    Trailers(usize),
 }
 
 /// Reads one body.
@@ -56,7 +66,7 @@ impl BodyReader {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::ChunkSize,
+            Framing::Chunked => State::ChunkSize(ChunkSize::default()),
             Framing::UntilClose => State::UntilClose,
         };
         Self { state, kind }
@@ -78,7 +88,7 @@ impl BodyReader {
                 self.state = State::Done;
                 Ok(())
             }
-            _ => Err(BadBody),
+            _ => Err(BadBody::Malformed),
         }
     }
 
@@ -111,22 +121,29 @@ impl BodyReader {
                     }
                     self.state = State::ChunkEnd;
                 }
-                State::ChunkEnd => match line(buffer)? {
-                    Some(0) => self.state = State::ChunkSize,
-                    Some(_) => return Err(BadBody),
-                    None => return Ok(data_or_pending(data)),
+                // Envoy's parser skips what stands between a chunk and its line end.
+                State::ChunkEnd => match memchr(b'\n', buffer) {
+                    Some(at) => {
+                        buffer.advance(at + 1);
+                        self.state = State::ChunkSize(ChunkSize::default());
+                    }
+                    None => {
+                        buffer.clear();
+                        return Ok(data_or_pending(data));
+                    }
                 },
-                State::ChunkSize => match chunk_size(buffer)? {
-                    Some(0) => self.state = State::Trailers,
-                    Some(size) => self.state = State::Chunk(size),
-                    None => return Ok(data_or_pending(data)),
+                State::ChunkSize(ref mut size) => match size.read(buffer) {
+                    chunk_size::Step::Pending => return Ok(data_or_pending(data)),
+                    chunk_size::Step::Size(0) => self.state = State::Trailers(0),
+                    chunk_size::Step::Size(size) => self.state = State::Chunk(size),
+                    chunk_size::Step::Bad => return Err(BadBody::Malformed),
                 },
-                State::Trailers => {
+                State::Trailers(seen) => {
                     // Data first; the trailers are an event of their own.
                     if !data.is_empty() {
                         return Ok(Event::Data { data, end: false });
                     }
-                    let Some(trailers) = self.trailers(buffer)? else { return Ok(Event::Pending) };
+                    let Some(trailers) = self.trailers(buffer, seen)? else { return Ok(Event::Pending) };
                     if trailers.is_empty() {
                         self.state = State::End;
                     } else {
@@ -144,45 +161,39 @@ impl BodyReader {
         left - n as u64
     }
 
-    fn trailers(&self, buffer: &mut BytesMut) -> Result<Option<HeaderList>, BadBody> {
-        let mut slots = [httparse::EMPTY_HEADER; 100];
-        match httparse::parse_headers(buffer, &mut slots) {
-            Ok(httparse::Status::Complete((len, headers))) => {
-                let mut list = HeaderList::new(self.kind);
-                for header in headers {
-                    list.add(header.name.as_bytes(), header.value);
-                }
-                buffer.advance(len);
-                Ok(Some(list))
+    fn trailers(&mut self, buffer: &mut BytesMut, mut seen: usize) -> Result<Option<HeaderList>, BadBody> {
+        let mut list = HeaderList::new(self.kind);
+        match &buffer[..] {
+            [b'\n', ..] => {
+                buffer.advance(1);
+                return Ok(Some(list));
             }
-            Ok(httparse::Status::Partial) if buffer.len() <= MAX_HEAD => Ok(None),
-            _ => Err(BadBody),
+            [b'\r', b'\n', ..] => {
+                buffer.advance(2);
+                return Ok(Some(list));
+            }
+            _ => {}
         }
+        let end = end_of_head(buffer, &mut seen);
+        if end.unwrap_or(buffer.len()) > MAX_HEAD {
+            return Err(BadBody::TooLarge);
+        }
+        let Some(end) = end else {
+            self.state = State::Trailers(seen);
+            return Ok(None);
+        };
+        for (count, field) in fields(&buffer[..end]).enumerate() {
+            let field = field.map_err(|_| BadBody::Malformed)?;
+            if count == MAX_HEADERS {
+                return Err(BadBody::TooManyHeaders);
+            }
+            list.add(field.name, &field.value);
+        }
+        buffer.advance(end);
+        Ok(Some(list))
     }
 }
 
 fn data_or_pending(data: Body) -> Event {
     if data.is_empty() { Event::Pending } else { Event::Data { data, end: false } }
-}
-
-/// Consumes a line end; how many bytes stood before it, if it is there.
-fn line(buffer: &mut BytesMut) -> Result<Option<usize>, BadBody> {
-    match &buffer[..] {
-        [b'\r', b'\n', ..] => buffer.advance(2),
-        [b'\n', ..] => buffer.advance(1),
-        [] | [b'\r'] => return Ok(None),
-        _ => return Err(BadBody),
-    }
-    Ok(Some(0))
-}
-
-fn chunk_size(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
-    match httparse::parse_chunk_size(buffer) {
-        Ok(httparse::Status::Complete((len, size))) => {
-            buffer.advance(len);
-            Ok(Some(size))
-        }
-        Ok(httparse::Status::Partial) if buffer.len() <= MAX_HEAD => Ok(None),
-        _ => Err(BadBody),
-    }
 }

@@ -5,8 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use spctl_host::{HeaderList, ListenerInfo, Number, Registry, RouteInfo, RouteTable, WorkerFilter};
+use tokio_rustls::TlsAcceptor;
 
+use super::tls;
 use crate::config::{Listener, Route, RouteMatch};
+use crate::error::StartError;
 
 /// What is counted under `http.<stat_prefix>.`.
 pub(crate) struct HttpStats {
@@ -49,6 +52,7 @@ pub(crate) struct SharedListener {
     pub(crate) info: Arc<ListenerInfo>,
     pub(crate) stats: HttpStats,
     routes: Vec<Arc<RouteInfo>>,
+    pub(super) tls: Option<TlsAcceptor>,
     /// Places of its filters among the proxy's.
     pub(crate) filters: Vec<usize>,
 }
@@ -59,7 +63,7 @@ impl SharedListener {
         filters: Vec<usize>,
         cluster: impl Fn(&str) -> (spctl_host::Metadata, u64),
         stats: &Registry,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, StartError> {
         let routes = config.routes.iter().enumerate().map(|(tag, route)| {
             let (cluster_metadata, cluster_endpoints) = cluster(&route.cluster);
             Arc::new(RouteInfo {
@@ -78,13 +82,14 @@ impl SharedListener {
             metadata: config.metadata.clone(),
             filter_chain: String::new(),
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            tls: config.tls.as_ref().map(|tls| tls::acceptor(&config.name, tls)).transpose()?,
             routes: routes.collect(),
             info: Arc::new(info),
             stats: HttpStats::new(&config.stat_prefix, stats),
             filters,
             config,
-        })
+        }))
     }
 
     pub(crate) fn route_config(&self, info: &RouteInfo) -> Option<&Route> {

@@ -1,18 +1,21 @@
-//! Serving: a downstream connection and the stream on it.
+//! Serving: downstream connections and the streams on them.
 //!
-//! - `connection`: requests one after the other, errors of the protocol
+//! - `accept`: a connection's beginning: TLS, and which HTTP it speaks
+//! - `http1`: requests one after the other, errors of the protocol
+//! - `http2`: requests side by side
 //! - `stream`: one request on its way through the chain to upstream and back
-//! - `upstream`: the upstream half of a stream
+//! - `downstream`: what a stream says to its client
 //! - `rules`: headers that Envoy itself adds, removes and rewrites
 //! - `listener`: what a worker has ready for a listener
-//!
-//! HTTP/2 and upgrades will each be another kind of connection beside this one.
 
-mod connection;
+mod accept;
+mod downstream;
+mod http1;
+mod http2;
 mod listener;
 mod rules;
 mod stream;
-mod upstream;
+mod tls;
 
-pub(crate) use connection::serve;
+pub(crate) use accept::serve;
 pub(crate) use listener::{LocalListener, SharedListener};

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use spctl_host::HeaderList;
 
+use super::stream::Peer;
 use crate::config::{HostRewrite, Listener, Route, ServerHeader};
+use crate::http1::{is_token, is_value, tokens};
 
 /// Headers that mean something between one hop and the next only.
 const HOP_BY_HOP: &[&[u8]] = &[b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
@@ -33,27 +35,25 @@ const INTERNAL: &[&[u8]] = &[
 ];
 
 /// What Envoy does to a request before any filter sees it.
-pub(crate) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: SocketAddr) {
+pub(super) fn prepare_request(headers: &mut HeaderList, listener: &Listener, peer: Peer) {
     if !headers.contains(b":scheme") {
-        headers.add(b":scheme", b"http");
+        headers.add(b":scheme", if peer.is_tls { &b"https"[..] } else { b"http" });
     }
-    drop_connection_headers(headers);
-    let keeps_te = headers.get(b"te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    if !keeps_te {
-        headers.remove(b"te");
+    if headers.get(b"expect").is_some_and(|expect| expect.eq_ignore_ascii_case(b"100-continue")) {
+        headers.remove(b"expect");
     }
-    headers.remove(b"expect");
-    let internal = listener.use_remote_address && is_internal(peer.ip()) && !headers.contains(b"x-forwarded-for");
+    let internal =
+        listener.use_remote_address && is_internal(peer.remote.ip()) && !headers.contains(b"x-forwarded-for");
     if has_envoy_headers(headers) {
         for name in INTERNAL {
             headers.remove(name);
         }
     }
     if listener.use_remote_address {
-        headers.add(b"x-forwarded-for", peer.ip().to_string().as_bytes());
+        headers.add(b"x-forwarded-for", peer.remote.ip().to_string().as_bytes());
     }
     if !headers.contains(b"x-forwarded-proto") {
-        headers.add(b"x-forwarded-proto", b"http");
+        headers.add(b"x-forwarded-proto", if peer.is_tls { &b"https"[..] } else { b"http" });
     }
     if internal {
         headers.add(b"x-envoy-internal", b"true");
@@ -68,18 +68,35 @@ fn has_envoy_headers(headers: &HeaderList) -> bool {
     headers.iter().any(|(name, _)| name.starts_with(b"x-envoy-") || name == b"x-forwarded-client-cert")
 }
 
-/// Removes hop-by-hop headers and those that `connection` names.
-fn drop_connection_headers(headers: &mut HeaderList) {
+/// Removes hop-by-hop headers of a request and those that `connection` names.
+pub(crate) fn drop_connection_headers(headers: &mut HeaderList) {
+    let keeps_te = headers.get(b"te").map(|te| tokens(te).any(|token| token.eq_ignore_ascii_case(b"trailers")));
     if let Some(connection) = headers.get(b"connection") {
-        let named: Vec<Vec<u8>> =
-            connection.split(|byte| *byte == b',').map(|name| name.trim_ascii().to_vec()).collect();
-        for name in named.iter().filter(|name| !name.is_empty() && name[0] != b':') {
-            headers.remove(name);
+        let named: Vec<Vec<u8>> = tokens(connection).map(<[u8]>::to_vec).collect();
+        for name in named.iter().filter(|name| !name.is_empty()) {
+            if keeps_te != Some(true) || !name.eq_ignore_ascii_case(b"te") {
+                headers.remove(name);
+            }
         }
+    }
+    match keeps_te {
+        Some(true) => headers.set_in_place(b"te", b"trailers"),
+        Some(false) => {
+            headers.remove(b"te");
+        }
+        None => {}
     }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Why Envoy refuses a request that it could read: status and details.
+pub(crate) fn refusal(headers: &HeaderList) -> Option<(u16, &'static str)> {
+    if !headers.contains(b":authority") {
+        return Some((400, "missing_host_header"));
+    }
+    headers.get(b":path").is_some_and(|path| path.contains(&b'#')).then_some((400, "path_normalization_failed"))
 }
 
 fn is_internal(ip: IpAddr) -> bool {
@@ -117,18 +134,15 @@ pub(crate) fn check_request(headers: &HeaderList) -> Result<(), String> {
     }
     for (name, value) in headers.iter() {
         let text = || String::from_utf8_lossy(name);
-        if name.is_empty() || !name.iter().all(|byte| is_name_byte(*byte) || *byte == b':') {
+        let bare = name.strip_prefix(b":").unwrap_or(name);
+        if bare.is_empty() || !bare.iter().copied().all(is_token) {
             return Err(format!("invalid header name: {}", text()));
         }
-        if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        if !value.iter().copied().all(is_value) {
             return Err(format!("invalid header value for: {}", text()));
         }
     }
     Ok(())
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn rewritten_path(headers: &HeaderList, route: &Route) -> Option<Vec<u8>> {
@@ -152,7 +166,9 @@ pub(crate) fn received_response(headers: &mut HeaderList, listener: &Listener, t
 
 /// What Envoy does to a response after all filters.
 pub(crate) fn finish_response(headers: &mut HeaderList, listener: &Listener, close: bool) {
-    drop_connection_headers(headers);
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
     if !headers.contains(b"date") {
         with_date(|date| headers.add(b"date", date));
     }

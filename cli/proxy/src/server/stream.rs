@@ -10,26 +10,26 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use bytes::BytesMut;
-use spctl_host::{Body, Chain, ChainParams, HeaderKind, HeaderList, LocalReply, Side, StreamInfo, UpstreamInfo};
+use spctl_host::{Body, Chain, ChainParams, HeaderList, LocalReply, Protocol, Side, StreamInfo, UpstreamInfo};
 use tokio::time::Sleep;
 
+use super::downstream::Downstream;
 use super::listener::LocalListener;
 use super::rules;
-use super::upstream::{Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
-use crate::http1::{BadRequest, BodyReader, Chunking, Event, Framing, Request};
-use crate::upstream::ConnectError;
+use crate::http1::BadRequest;
+use crate::upstream::{Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
 use crate::worker::WorkerContext;
 
 /// Envoy's response flags, of its legacy bit mask.
 mod flags {
     pub(super) const NO_HEALTHY_UPSTREAM: u64 = 0x2;
     pub(super) const UPSTREAM_REQUEST_TIMEOUT: u64 = 0x4;
+    pub(super) const UPSTREAM_REMOTE_RESET: u64 = 0x10;
     pub(super) const UPSTREAM_CONNECTION_FAILURE: u64 = 0x20;
     pub(super) const UPSTREAM_CONNECTION_TERMINATION: u64 = 0x40;
     pub(super) const NO_ROUTE_FOUND: u64 = 0x100;
     pub(super) const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 0x4000;
-    pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 0x800_0000;
+    pub(super) const UPSTREAM_PROTOCOL_ERROR: u64 = 0x80_0000;
 }
 
 /// Where a downstream connection is, for the streams on it.
@@ -38,6 +38,7 @@ pub(super) struct Peer {
     pub(super) remote: std::net::SocketAddr,
     pub(super) local: std::net::SocketAddr,
     pub(super) connection_id: u64,
+    pub(super) is_tls: bool,
 }
 
 /// What a poll of a stream came to.
@@ -45,23 +46,42 @@ pub(super) enum Step {
     /// Something moved: poll again.
     Progress,
     Pending,
-    /// The response is written.
+    /// The response is written; what becomes of the connection.
     Done {
-        close: bool,
+        close: Option<Close>,
     },
     /// Nothing more can be said on this connection.
     Cut,
+}
+
+/// How a connection ends behind a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Close {
+    /// As the client wanted.
+    Now,
+    /// The client has `delayed_close_timeout` to read what it was not after.
+    Delayed,
+}
+
+/// A request that has arrived.
+pub(super) struct Arrival {
+    pub(super) headers: HeaderList,
+    pub(super) end_stream: bool,
+    pub(super) protocol: Protocol,
+    /// The client wants the connection closed behind the answer.
+    pub(super) close: bool,
+    pub(super) expects_continue: bool,
+    /// The client wants to change the protocol.
+    pub(super) upgrade: bool,
 }
 
 pub(super) struct Stream {
     worker: Rc<WorkerContext>,
     listener: Rc<LocalListener>,
     chain: Rc<Chain>,
-    body: BodyReader,
+    protocol: Protocol,
     request_complete: bool,
-    close: bool,
-    to_head: bool,
-    response: Option<Chunking>,
+    close: Option<Close>,
     response_done: bool,
     cut: bool,
     upstream: Option<UpstreamExchange>,
@@ -76,17 +96,24 @@ impl Stream {
         worker: &Rc<WorkerContext>,
         listener: &Rc<LocalListener>,
         peer: Peer,
-        mut request: Request,
-        out: &mut BytesMut,
+        mut arrival: Arrival,
+        downstream: &mut dyn Downstream,
     ) -> Self {
-        if request.expects_continue {
-            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if arrival.expects_continue {
+            downstream.proceed();
         }
-        rules::prepare_request(&mut request.headers, &listener.shared.config, peer.remote);
-        let mut stream = Self::new(worker, listener, peer, request.framing);
-        stream.close = request.close;
-        stream.to_head = request.headers.get(b":method") == Some(b"HEAD");
-        stream.chain.on_headers(Side::Request, request.headers, stream.request_complete);
+        rules::drop_connection_headers(&mut arrival.headers);
+        let mut stream = Self::new(worker, listener, peer, arrival.protocol);
+        stream.request_complete = arrival.end_stream;
+        stream.close = arrival.close.then_some(Close::Now);
+        let rejected = arrival.upgrade.then_some((403, "upgrade_failed"));
+        if let Some((code, details)) = rules::refusal(&arrival.headers).or(rejected) {
+            stream.close = Some(Close::Delayed);
+            stream.chain.refuse(Some(arrival.headers), LocalReply::new(code, "", details));
+            return stream;
+        }
+        rules::prepare_request(&mut arrival.headers, &listener.shared.config, peer);
+        stream.chain.on_headers(Side::Request, arrival.headers, arrival.end_stream);
         stream
     }
 
@@ -97,24 +124,23 @@ impl Stream {
         peer: Peer,
         bad: BadRequest,
     ) -> Self {
-        let (code, text, details) = match bad {
-            BadRequest::Malformed => (400, "Bad Request", "http1.codec_error"),
-            BadRequest::TooLarge => (431, "Request Header Fields Too Large", "http1.headers_too_large"),
-            BadRequest::UnknownCoding => (501, "Not Implemented", "http1.invalid_transfer_encoding"),
-            BadRequest::OldProtocol => (426, "Upgrade Required", "low_version"),
-            BadRequest::Invalid(_) => (400, "", "missing_host_header"),
-        };
-        let mut stream = Self::new(worker, listener, peer, Framing::None);
-        stream.close = true;
-        let request = match bad {
-            BadRequest::Invalid(headers) => Some(headers),
-            _ => None,
-        };
-        stream.chain.refuse(request, LocalReply::new(code, text, details));
+        let (code, text, details) = bad.answer();
+        let mut stream = Self::new(worker, listener, peer, Protocol::Http11);
+        stream.close = Some(Close::Delayed);
+        stream.request_complete = true;
+        stream.chain.refuse(None, LocalReply::new(code, text, details));
         stream
     }
 
-    fn new(worker: &Rc<WorkerContext>, listener: &Rc<LocalListener>, peer: Peer, framing: Framing) -> Self {
+    /// Answers a request whose body cannot be read, if that is still possible.
+    pub(super) fn refuse_rest(&mut self, bad: BadRequest) {
+        let (code, text, details) = bad.answer();
+        self.close = Some(Close::Delayed);
+        self.upstream = None;
+        self.chain.local_reply(LocalReply::new(code, text, details));
+    }
+
+    fn new(worker: &Rc<WorkerContext>, listener: &Rc<LocalListener>, peer: Peer, protocol: Protocol) -> Self {
         let shared = &listener.shared;
         shared.stats.rq_total.inc();
         shared.stats.rq_active.inc();
@@ -124,6 +150,7 @@ impl Stream {
         let chain = Chain::new(ChainParams {
             filters: &filters,
             info: StreamInfo {
+                protocol,
                 start: SystemTime::now(),
                 connection_id: peer.connection_id,
                 downstream_remote: Some(peer.remote),
@@ -134,16 +161,13 @@ impl Stream {
             routes: Rc::clone(&listener.routes),
             buffer_limit: shared.config.buffer_limit,
         });
-        let body = BodyReader::new(framing, HeaderKind::RequestTrailers);
         Self {
             worker: Rc::clone(worker),
             listener: Rc::clone(listener),
             chain,
-            request_complete: body.is_done(),
-            body,
-            close: false,
-            to_head: false,
-            response: None,
+            protocol,
+            request_complete: false,
+            close: None,
             response_done: false,
             cut: false,
             upstream: None,
@@ -163,36 +187,21 @@ impl Stream {
             && self.upstream.as_ref().is_none_or(UpstreamExchange::wants_data)
     }
 
-    /// There is something for [`Self::on_body`] to read.
-    pub(super) fn has_body(&self, input: &BytesMut) -> bool {
-        self.wants_body() && (!input.is_empty() || self.body.is_at_end())
-    }
-
     pub(super) fn is_request_complete(&self) -> bool {
         self.request_complete
     }
 
     /// Takes what has arrived of the request's body.
-    pub(super) fn on_body(&mut self, buffer: &mut BytesMut) -> Result<bool, ()> {
-        let event = self.body.read(buffer).map_err(|_| ())?;
-        match event {
-            Event::Pending => return Ok(false),
-            Event::Data { data, end } => {
-                self.request_complete = end;
-                self.note_request_complete();
-                self.chain.on_data(Side::Request, data, end);
-            }
-            Event::Trailers(trailers) => {
-                self.request_complete = true;
-                self.note_request_complete();
-                if self.listener.shared.config.enable_trailers {
-                    self.chain.on_trailers(Side::Request, trailers);
-                } else {
-                    self.chain.on_data(Side::Request, Body::new(), true);
-                }
-            }
-        }
-        Ok(true)
+    pub(super) fn on_data(&mut self, data: Body, end: bool) {
+        self.request_complete = end;
+        self.note_request_complete();
+        self.chain.on_data(Side::Request, data, end);
+    }
+
+    pub(super) fn on_trailers(&mut self, trailers: HeaderList) {
+        self.request_complete = true;
+        self.note_request_complete();
+        self.chain.on_trailers(Side::Request, trailers);
     }
 
     fn note_request_complete(&mut self) {
@@ -210,12 +219,19 @@ impl Stream {
         self.listener.shared.stats.rq_rx_reset.inc();
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Step {
+    /// The client has given the stream up, and not the connection.
+    pub(super) fn on_reset(&mut self) {
+        self.chain.exchange().info_mut().response_flags |= flags::DOWNSTREAM_CONNECTION_TERMINATION;
+        self.chain.exchange().info_mut().response_code_details.get_or_insert("http2.remote_reset".into());
+        self.listener.shared.stats.rq_rx_reset.inc();
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, downstream: &mut dyn Downstream) -> Step {
         self.chain.set_waker(cx.waker());
         let mut progress = false;
         while let Some(output) = self.chain.next_output() {
             progress = true;
-            self.apply(output, out);
+            self.apply(output, downstream);
             if self.cut {
                 return Step::Cut;
             }
@@ -226,7 +242,7 @@ impl Stream {
         if self.chain.is_local_reply() {
             self.upstream = None;
         }
-        progress |= self.poll_upstream(cx, out.len());
+        progress |= self.poll_upstream(cx, downstream.unsent());
         progress |= self.poll_timeout(cx);
         if progress { Step::Progress } else { Step::Pending }
     }
@@ -237,23 +253,17 @@ impl Stream {
         let Poll::Ready(event) = upstream.poll(cx, read) else { return false };
         match event {
             UpstreamEvent::Connected => self.note_upstream(),
-            UpstreamEvent::Response(response) => {
-                let done = upstream.is_done();
-                upstream.local().target.stats.count_response(response.code);
-                self.on_response(response.headers, done);
+            UpstreamEvent::Response { headers, code, end } => {
+                upstream.local().target.stats.count_response(code);
+                self.on_response(headers, end);
             }
             UpstreamEvent::Data { data, end } => {
                 self.note_received(end);
                 self.chain.on_data(Side::Response, data, end);
             }
             UpstreamEvent::Trailers(trailers) => {
-                let passed = upstream.local().target.config.enable_trailers;
                 self.note_received(true);
-                if passed {
-                    self.chain.on_trailers(Side::Response, trailers);
-                } else {
-                    self.chain.on_data(Side::Response, Body::new(), true);
-                }
+                self.chain.on_trailers(Side::Response, trailers);
             }
             UpstreamEvent::Failed(failure) => self.on_upstream_failure(&failure),
         }
@@ -261,18 +271,18 @@ impl Stream {
     }
 
     fn note_upstream(&self) {
-        let Some(conn) = self.upstream.as_ref().and_then(UpstreamExchange::conn) else { return };
+        let Some((local, peer)) = self.upstream.as_ref().and_then(UpstreamExchange::addresses) else { return };
         let mut info = self.chain.exchange().info_mut();
         info.upstream = Some(UpstreamInfo {
-            address: Some(conn.peer),
-            local_address: Some(conn.local),
+            address: Some(peer),
+            local_address: Some(local),
             transport_failure: None,
             ready: info.start.elapsed().ok(),
         });
     }
 
     fn note_received(&self, end: bool) {
-        if end && let Some(first) = self.upstream.as_ref().and_then(|upstream| upstream.first_sent) {
+        if end && let Some(first) = self.upstream.as_ref().and_then(UpstreamExchange::first_sent) {
             self.chain.exchange().info_mut().backend_latency = Some(first.elapsed());
         }
     }
@@ -289,26 +299,18 @@ impl Stream {
     }
 
     fn on_upstream_failure(&mut self, failure: &Failure) {
-        let (flag, reason, mut details) = match failure {
-            Failure::Connect(ConnectError::Timeout) => {
-                (flags::UPSTREAM_CONNECTION_FAILURE, "connection timeout", "connection_timeout".to_owned())
-            }
-            Failure::Connect(ConnectError::Failed(_)) => (
-                flags::UPSTREAM_CONNECTION_FAILURE,
-                "remote connection failure",
-                "remote_connection_failure".to_owned(),
-            ),
-            Failure::Terminated => {
-                (flags::UPSTREAM_CONNECTION_TERMINATION, "connection termination", "connection_termination".to_owned())
-            }
-            Failure::Protocol => (flags::UPSTREAM_PROTOCOL_ERROR, "protocol error", "protocol_error".to_owned()),
+        let flag = match failure {
+            Failure::Connect(_) => flags::UPSTREAM_CONNECTION_FAILURE,
+            Failure::Terminated => flags::UPSTREAM_CONNECTION_TERMINATION,
+            Failure::Protocol => flags::UPSTREAM_PROTOCOL_ERROR,
+            Failure::Reset | Failure::Refused => flags::UPSTREAM_REMOTE_RESET,
         };
+        let reason = failure.reason();
+        let details = failure.details();
         self.upstream = None;
         let mut info = self.chain.exchange().info_mut();
         info.response_flags |= flag;
-        if let Failure::Connect(ConnectError::Failed(why)) = failure {
-            let why = format!("delayed connect error: {why}");
-            details = format!("{details}|{}", why.replace(' ', "_"));
+        if let Some(why) = failure.transport() {
             info.upstream.get_or_insert_default().transport_failure = Some(why);
         }
         drop(info);
@@ -320,7 +322,7 @@ impl Stream {
         }
         let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
         self.chain.local_reply(LocalReply {
-            code: if *failure == Failure::Protocol { 502 } else { 503 },
+            code: failure.status(),
             body: body.into(),
             details: format!("upstream_reset_before_response_started{{{details}}}").into(),
             ..LocalReply::default()

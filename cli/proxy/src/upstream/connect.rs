@@ -6,21 +6,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::Target;
-
-enum Io {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+use crate::io::Io;
 
 /// A connection with what has been read ahead from it.
 pub(crate) struct Conn {
-    io: Io,
+    pub(super) io: Io,
     pub(crate) buffer: BytesMut,
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
@@ -67,12 +62,12 @@ impl Conn {
         tcp.set_nodelay(true)?;
         let (peer, local) = (tcp.peer_addr()?, tcp.local_addr()?);
         let io = match &target.tls {
-            None => Io::Tcp(tcp),
+            None => Io::plain(tcp),
             Some(connector) => {
                 let sni = target.config.tls.as_ref().and_then(|tls| tls.sni.clone());
                 let name = ServerName::try_from(sni.unwrap_or_else(|| endpoint.host.clone()))
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                Io::Tls(Box::new(connector.connect(name, tcp).await?))
+                Io::tls(connector.connect(name, tcp).await?)
             }
         };
         Ok(Self { io, buffer: BytesMut::new(), peer, local, endpoint: index, reused: false })
@@ -81,24 +76,15 @@ impl Conn {
     /// Reads more into the buffer; 0: the peer has closed.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buffer.reserve(READ);
-        match &mut self.io {
-            Io::Tcp(io) => fill(io, &mut self.buffer, cx),
-            Io::Tls(io) => fill(io, &mut self.buffer, cx),
-        }
+        pin!(self.io.read_buf(&mut self.buffer)).poll(cx)
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Io::Tcp(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(_) => Poll::Ready(Ok(())),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-        }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// An idle connection is good while it is silent.
@@ -115,8 +101,4 @@ impl Conn {
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
-fn fill<R: AsyncRead + Unpin>(io: &mut R, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    pin!(io.read_buf(buffer)).poll(cx)
 }

@@ -1,7 +1,11 @@
 //! Clusters: where requests and callouts go, and connections kept to them.
 
 mod connect;
+mod exchange;
+mod http1;
+mod http2;
 mod pool;
+mod session;
 mod tls;
 
 use std::collections::HashMap;
@@ -15,7 +19,9 @@ use crate::config::Cluster;
 use crate::error::StartError;
 
 pub(crate) use connect::{Conn, ConnectError};
+pub(crate) use exchange::{Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
 pub(crate) use pool::{Lease, Local, Pool};
+pub(crate) use session::Session;
 
 /// One `host:port` of a cluster.
 #[derive(Debug, Clone)]
@@ -104,7 +110,7 @@ pub(crate) fn target(cluster: &Cluster, stats: &Registry) -> Result<Arc<Target>,
     });
     Ok(Arc::new(Target {
         endpoints: endpoints.collect::<Result<_, _>>()?,
-        tls: cluster.tls.as_ref().map(|tls| tls::connector(&cluster.name, tls)).transpose()?,
+        tls: cluster.tls.as_ref().map(|tls| tls::connector(cluster, tls)).transpose()?,
         stats: TargetStats::new(&cluster.name, stats),
         config: cluster.clone(),
     }))

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Conn, Target};
+use super::session::Shared;
+use super::{Conn, ConnectError, Session, Target};
 
 /// Idle connections kept per endpoint and worker.
 const MAX_IDLE: usize = 256;
@@ -15,6 +16,8 @@ pub(crate) struct Local {
     pub(crate) target: Arc<Target>,
     next: Cell<usize>,
     idle: RefCell<Vec<Vec<Conn>>>,
+    /// By endpoint, for clusters that speak HTTP/2.
+    sessions: Vec<Shared>,
 }
 
 impl Local {
@@ -36,6 +39,14 @@ impl Local {
             && stack.len() < MAX_IDLE
         {
             stack.push(conn);
+        }
+    }
+
+    /// The HTTP/2 connection to an endpoint, made when there is none.
+    pub(super) async fn session(&self, endpoint: usize) -> Result<Session, ConnectError> {
+        match self.sessions.get(endpoint) {
+            Some(shared) => shared.session(&self.target, endpoint).await,
+            None => Err(ConnectError::Failed("the cluster has no such endpoint".to_owned())),
         }
     }
 
@@ -65,7 +76,8 @@ impl Pool {
     pub(crate) fn new(targets: &[Arc<Target>]) -> Self {
         let local = |target: &Arc<Target>| {
             let idle = target.endpoints.iter().map(|_| Vec::new()).collect();
-            Rc::new(Local { target: Arc::clone(target), next: Cell::new(0), idle: RefCell::new(idle) })
+            let sessions = target.endpoints.iter().map(|_| Shared::default()).collect();
+            Rc::new(Local { target: Arc::clone(target), next: Cell::new(0), idle: RefCell::new(idle), sessions })
         };
         Self(targets.iter().map(|target| (target.config.name.clone(), local(target))).collect())
     }

@@ -9,16 +9,16 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::config::UpstreamTls;
+use crate::config::{Cluster, UpstreamProtocol, UpstreamTls};
 use crate::error::StartError;
 
-pub(super) fn connector(cluster: &str, tls: &UpstreamTls) -> Result<TlsConnector, StartError> {
-    let refused = |why: String| StartError::Tls { cluster: cluster.to_owned(), why };
+pub(super) fn connector(cluster: &Cluster, tls: &UpstreamTls) -> Result<TlsConnector, StartError> {
+    let refused = |why: String| StartError::Tls { cluster: cluster.name.clone(), why };
     let mut roots = RootCertStore::empty();
     match &tls.ca_file {
         Some(path) => {
             let unreadable = |source: io::Error| StartError::Certificates {
-                cluster: cluster.to_owned(),
+                cluster: cluster.name.clone(),
                 path: path.clone(),
                 source,
             };
@@ -35,10 +35,13 @@ pub(super) fn connector(cluster: &str, tls: &UpstreamTls) -> Result<TlsConnector
     if roots.is_empty() {
         return Err(refused("no certificate to trust was found".to_owned()));
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| refused(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    if cluster.protocol == UpstreamProtocol::Http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     Ok(TlsConnector::from(Arc::new(config)))
 }

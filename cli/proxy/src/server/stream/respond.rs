@@ -1,35 +1,40 @@
 //! What a chain puts out, on its way: the request upstream, the response down.
 
-use bytes::BytesMut;
-use spctl_host::{Body, LocalReply, Output, Side};
+use spctl_host::{Body, LocalReply, Output, Protocol, Side};
 
+use super::super::downstream::Downstream;
 use super::super::rules;
-use super::super::upstream::UpstreamExchange;
-use super::{Stream, flags};
+use super::{Close, Stream, flags};
 use crate::config::HostRewrite;
-use crate::http1::{self, Chunking};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, UpstreamExchange};
 
 impl Stream {
     /// Does for the outside world what the chain says.
-    pub(super) fn apply(&mut self, output: Output, out: &mut BytesMut) {
+    pub(super) fn apply(&mut self, output: Output, downstream: &mut dyn Downstream) {
         match output {
             Output::Headers { side: Side::Request, end_stream } => self.send_request(end_stream),
             Output::Data { side: Side::Request, data, end_stream } => {
                 if let Some(upstream) = &mut self.upstream {
-                    upstream.send_data(&data, end_stream);
+                    upstream.send_data(data, end_stream);
                 }
             }
             Output::Trailers { side: Side::Request } => {
                 if let Some(upstream) = &mut self.upstream {
-                    let passed = upstream.local().target.config.enable_trailers;
-                    let trailers = self.chain.exchange().trailers(Side::Request);
-                    upstream.send_trailers(trailers.as_deref().filter(|_| passed));
+                    match self.chain.exchange().trailers(Side::Request) {
+                        Some(trailers) => upstream.send_trailers(&trailers),
+                        None => upstream.send_data(Body::new(), true),
+                    }
                 }
             }
-            Output::Headers { side: Side::Response, end_stream } => self.send_response(end_stream, out),
-            Output::Data { side: Side::Response, data, end_stream } => self.send_data(&data, end_stream, out),
-            Output::Trailers { side: Side::Response } => self.send_trailers(out),
+            Output::Headers { side: Side::Response, end_stream } => self.send_response(end_stream, downstream),
+            Output::Data { side: Side::Response, data, end_stream } => {
+                self.response_done |= end_stream;
+                downstream.data(data, end_stream);
+            }
+            Output::Trailers { side: Side::Response } => {
+                self.response_done = true;
+                downstream.trailers(self.chain.exchange().trailers(Side::Response).as_deref());
+            }
             Output::Reset => self.cut = true,
         }
     }
@@ -84,11 +89,14 @@ impl Stream {
         }
     }
 
-    fn send_response(&mut self, end_stream: bool, out: &mut BytesMut) {
-        self.close |= !self.request_complete || self.worker.is_draining();
+    fn send_response(&mut self, end_stream: bool, downstream: &mut dyn Downstream) {
+        if !self.request_complete || self.worker.is_draining() {
+            self.close.get_or_insert(Close::Delayed);
+        }
         let Some(mut headers) = self.chain.exchange().headers_mut(Side::Response) else { return };
-        rules::finish_response(&mut headers, &self.listener.shared.config, self.close);
-        self.response = Some(http1::response_head(out, &headers, end_stream, self.to_head));
+        let close = self.close.is_some() && self.protocol != Protocol::Http2;
+        rules::finish_response(&mut headers, &self.listener.shared.config, close);
+        downstream.headers(&headers, end_stream);
         drop(headers);
         self.note_response_code();
         self.response_done = end_stream;
@@ -105,29 +113,5 @@ impl Stream {
         if let Some(counter) = self.listener.shared.stats.rq_by_class.get(class) {
             counter.inc();
         }
-    }
-
-    fn send_data(&mut self, data: &Body, end: bool, out: &mut BytesMut) {
-        match self.response {
-            Some(Chunking::Chunked) => {
-                http1::chunk(out, data);
-                if end {
-                    http1::end_of_chunks(out);
-                }
-            }
-            Some(Chunking::Plain) => data.chunks().for_each(|part| out.extend_from_slice(part)),
-            _ => {}
-        }
-        self.response_done |= end;
-    }
-
-    fn send_trailers(&mut self, out: &mut BytesMut) {
-        if self.response == Some(Chunking::Chunked) {
-            match self.chain.exchange().trailers(Side::Response) {
-                Some(trailers) if self.listener.shared.config.enable_trailers => http1::trailers(out, &trailers),
-                _ => http1::end_of_chunks(out),
-            }
-        }
-        self.response_done = true;
     }
 }

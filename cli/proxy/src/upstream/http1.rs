@@ -1,7 +1,8 @@
-//! The upstream half of a stream: getting a connection, sending the request,
-//! reading the response.
+//! One request on an HTTP/1.1 connection: connecting, sending, reading the
+//! response.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,30 +11,9 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use spctl_host::{Body, HeaderKind, HeaderList};
 
-use crate::http1::{self, BodyReader, Chunking, Event, Framing, Response};
-use crate::upstream::{Conn, ConnectError, Lease, Local};
-
-/// Bytes on their way to a peer beyond which no more are taken from the other.
-pub(super) const HIGH_WATERMARK: usize = 256 << 10;
-
-/// What an upstream did.
-pub(super) enum UpstreamEvent {
-    Connected,
-    Response(Response),
-    Data { data: Body, end: bool },
-    Trailers(HeaderList),
-    Failed(Failure),
-}
-
-/// How an upstream failed, in the words of Envoy's answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    Connect(ConnectError),
-    /// It closed, before or within the response.
-    Terminated,
-    /// It spoke no HTTP/1.1.
-    Protocol,
-}
+use super::exchange::{Failure, HIGH_WATERMARK, UpstreamEvent};
+use super::{Conn, ConnectError, Lease, Local};
+use crate::http1::{self, Asked, BodyReader, Chunking, Event, Framing};
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Conn, ConnectError>>>>;
 
@@ -44,12 +24,13 @@ enum State {
 }
 
 /// One request to one endpoint.
-pub(super) struct UpstreamExchange {
+pub(super) struct Http1Exchange {
     local: Rc<Local>,
     state: State,
     out: BytesMut,
     chunking: Chunking,
-    to_head: bool,
+    asked: Asked,
+    head_seen: usize,
     /// All of the request is in `out`, or gone.
     request_ended: bool,
     /// The whole request, while it may be sent once more.
@@ -62,12 +43,10 @@ pub(super) struct UpstreamExchange {
     pub(super) first_sent: Option<Instant>,
 }
 
-impl UpstreamExchange {
+impl Http1Exchange {
     /// Starts towards the endpoint of a lease; the head is written at once.
     pub(super) fn start(lease: Lease, headers: &HeaderList, end_stream: bool) -> Self {
         let Lease { conn, endpoint, local } = lease;
-        local.target.stats.rq_total.inc();
-        local.target.stats.rq_active.inc();
         let mut out = BytesMut::new();
         let chunking = http1::request_head(&mut out, headers, end_stream);
         let reused = conn.is_some();
@@ -84,7 +63,8 @@ impl UpstreamExchange {
             state,
             out,
             chunking,
-            to_head: headers.get(b":method") == Some(b"HEAD"),
+            asked: if headers.get(b":method") == Some(b"HEAD") { Asked::Head } else { Asked::Anything },
+            head_seen: 0,
             request_ended: end_stream,
             replay,
             reader: None,
@@ -95,13 +75,10 @@ impl UpstreamExchange {
         }
     }
 
-    pub(super) fn local(&self) -> &Rc<Local> {
-        &self.local
-    }
-
-    pub(super) fn conn(&self) -> Option<&Conn> {
+    /// Its own and the peer's address, once connected.
+    pub(super) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         match &self.state {
-            State::Connected(conn) => Some(conn),
+            State::Connected(conn) => Some((conn.local, conn.peer)),
             _ => None,
         }
     }
@@ -122,9 +99,9 @@ impl UpstreamExchange {
         }
     }
 
-    pub(super) fn send_trailers(&mut self, trailers: Option<&HeaderList>) {
+    pub(super) fn send_trailers(&mut self, trailers: &HeaderList) {
         if self.chunking == Chunking::Chunked {
-            match trailers {
+            match Some(trailers).filter(|_| self.local.target.config.enable_trailers) {
                 Some(trailers) => http1::trailers(&mut self.out, trailers),
                 None => http1::end_of_chunks(&mut self.out),
             }
@@ -134,11 +111,6 @@ impl UpstreamExchange {
 
     pub(super) fn wants_data(&self) -> bool {
         self.out.len() < HIGH_WATERMARK
-    }
-
-    /// The response has been read to its end.
-    pub(super) fn is_done(&self) -> bool {
-        self.done
     }
 
     /// Connects, writes, reads; `read` is false while nobody can take more.
@@ -247,7 +219,7 @@ impl UpstreamExchange {
         let State::Connected(conn) = &mut self.state else { return Ok(None) };
         let Some(reader) = &mut self.reader else {
             let headers = HeaderList::new(HeaderKind::Response);
-            let response = http1::parse_response(&mut conn.buffer, headers, self.to_head);
+            let response = http1::parse_response(&mut conn.buffer, &mut self.head_seen, headers, self.asked);
             let Some(response) = response.map_err(|_| Failure::Protocol)? else { return Ok(None) };
             if matches!(response.code, 100 | 102..=199) {
                 // Interim answers end here, as Envoy's do by default.
@@ -256,14 +228,18 @@ impl UpstreamExchange {
             self.keep = !response.close;
             self.reader = Some(BodyReader::new(response.framing, HeaderKind::ResponseTrailers));
             self.done = response.framing == Framing::None;
-            return Ok(Some(UpstreamEvent::Response(response)));
+            let end = self.done;
+            return Ok(Some(UpstreamEvent::Response { headers: response.headers, code: response.code, end }));
         };
         let event = reader.read(&mut conn.buffer).map_err(|_| Failure::Protocol)?;
         self.done = reader.is_done();
         Ok(match event {
             Event::Pending => None,
             Event::Data { data, end } => Some(UpstreamEvent::Data { data, end }),
-            Event::Trailers(trailers) => Some(UpstreamEvent::Trailers(trailers)),
+            Event::Trailers(trailers) if self.local.target.config.enable_trailers => {
+                Some(UpstreamEvent::Trailers(trailers))
+            }
+            Event::Trailers(_) => Some(UpstreamEvent::Data { data: Body::new(), end: true }),
         })
     }
 }
@@ -273,10 +249,9 @@ fn connecting(local: &Rc<Local>, endpoint: usize) -> Connecting {
     Box::pin(async move { Conn::open(&target, endpoint).await })
 }
 
-impl Drop for UpstreamExchange {
+impl Drop for Http1Exchange {
     /// Keeps the connection when both messages are through.
     fn drop(&mut self) {
-        self.local.target.stats.rq_active.dec();
         if self.done && self.keep && !self.refused && self.request_ended && self.out.is_empty() {
             let state = std::mem::replace(&mut self.state, State::Closed);
             if let State::Connected(conn) = state
