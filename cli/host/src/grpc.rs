@@ -25,6 +25,7 @@ pub(crate) const UNAVAILABLE: u32 = 14;
 /// Envoy's gRPC decoder refuses nothing below 4 GiB; this keeps a message
 /// within what the guest could hold at all.
 const MAX_MESSAGE: usize = 1 << 30;
+const VIA_UPSTREAM: &str = "via_upstream";
 /// A flag and four bytes of length before each message.
 const FRAME_HEAD: usize = 5;
 
@@ -64,6 +65,8 @@ pub struct GrpcStream {
     outgoing: RefCell<VecDeque<GrpcOutgoing>>,
     waker: RefCell<Option<Waker>>,
     incoming: RefCell<BytesMut>,
+    /// How the response came about, in Envoy's words.
+    details: RefCell<String>,
     /// The message of a unary call, until its status is known.
     response: RefCell<Option<Bytes>>,
     pub(crate) local_closed: Cell<bool>,
@@ -81,6 +84,7 @@ impl GrpcStream {
             outgoing: RefCell::default(),
             waker: RefCell::default(),
             incoming: RefCell::default(),
+            details: RefCell::default(),
             response: RefCell::default(),
             local_closed: Cell::new(false),
             ended: Cell::new(false),
@@ -129,11 +133,27 @@ impl GrpcStream {
         self.ended.get() || self.vm.upgrade().is_none_or(|vm| vm.is_failed())
     }
 
+    /// Envoy's router answers in place of an upstream that does not: what it
+    /// says, and the details of the response.
+    pub fn on_local_reply(&self, message: &str, details: &str) {
+        let mut headers = HeaderList::new(HeaderKind::Response);
+        headers.add(b":status", b"200");
+        headers.add(b"content-type", b"application/grpc");
+        headers.add(b"grpc-status", UNAVAILABLE.to_string().as_bytes());
+        headers.add(b"grpc-message", message.as_bytes());
+        self.answered(headers, true, details);
+    }
+
     /// Headers of the response.
     pub fn on_headers(&self, headers: HeaderList, end_stream: bool) {
+        self.answered(headers, end_stream, VIA_UPSTREAM);
+    }
+
+    fn answered(&self, headers: HeaderList, end_stream: bool, details: &str) {
         if self.is_over() {
             return;
         }
+        self.details.replace(details.to_owned());
         let code = headers.get(b":status").and_then(|code| std::str::from_utf8(code).ok()?.parse().ok()).unwrap_or(0);
         let has_status = headers.get(b"grpc-status").is_some();
         let trailers = end_stream.then(|| trailers_of(&headers));
@@ -186,14 +206,25 @@ impl GrpcStream {
         }
         let text = |name| trailers.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
         let status = text(b"grpc-status").and_then(|text| text.parse().ok()).unwrap_or(UNKNOWN);
-        let message = text(b"grpc-message").map(|text| percent_decode(&text)).unwrap_or_default();
+        let message = text(b"grpc-message").unwrap_or_default();
         self.tell_trailing(trailers);
-        self.finish(End { status, message });
+        self.finish(End { status, message: self.with_details(&message) });
     }
 
-    /// The stream was cut, or never came to be.
+    /// The stream was cut.
     pub fn on_reset(&self) {
+        self.details.replace(String::new());
         self.fail(INTERNAL, "");
+    }
+
+    /// A message as plugins read it: its percent-encoding kept, followed by how
+    /// the response came about.
+    fn with_details(&self, message: &str) -> String {
+        match (message, self.details.borrow().as_str()) {
+            (message, "") => message.to_owned(),
+            ("", details) => details.to_owned(),
+            (message, details) => format!("{message}{{{details}}}"),
+        }
     }
 
     /// Ends what has not ended with a status of the client's own.
@@ -202,7 +233,7 @@ impl GrpcStream {
             return;
         }
         self.tell_trailing(HeaderList::new(HeaderKind::ResponseTrailers));
-        self.finish(End { status, message: message.to_owned() });
+        self.finish(End { status, message: self.with_details(message) });
         self.push(GrpcOutgoing::Reset);
     }
 
@@ -288,26 +319,4 @@ fn trailers_of(headers: &HeaderList) -> HeaderList {
     let mut trailers = HeaderList::new(HeaderKind::ResponseTrailers);
     headers.iter().for_each(|(name, value)| trailers.add(name, value));
     trailers
-}
-
-/// gRPC's percent-encoding of `grpc-message`; what is none is kept.
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code =
-            bytes.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match code {
-            Some(code) if bytes[at] == b'%' => {
-                out.push(code);
-                at += 3;
-            }
-            _ => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::context::Context;
+use crate::status::Outcome;
 use crate::vm::VmShared;
 
 /// Which host functions the guest may call just now.
@@ -28,6 +29,8 @@ pub(crate) struct VmState {
     pub(crate) effective: Option<Rc<Context>>,
     pub(crate) vm: Rc<VmShared>,
     pub(crate) growth: GrowthLimit,
+    /// Bytes that the host keeps for the guest since the call into it began.
+    kept: usize,
 }
 
 /// How far a VM may grow.
@@ -45,7 +48,26 @@ impl VmState {
             effective: None,
             vm,
             growth: GrowthLimit { memory: memory_limit },
+            kept: 0,
         }
+    }
+
+    /// Counts what the host is to keep for the guest. One call into a guest may
+    /// make the host keep as much as the guest's own memory may hold: an
+    /// endless loop must not end the process before its deadline ends the loop.
+    pub(crate) fn keep(&mut self, bytes: usize) -> Outcome {
+        /// What an entry takes besides its bytes, at least.
+        const ENTRY: usize = 64;
+        self.kept = self.kept.saturating_add(bytes + ENTRY);
+        if self.kept > self.growth.memory {
+            return Err(wasmtime::Error::msg("one call made its host keep more than a plugin's memory may hold").into());
+        }
+        Ok(())
+    }
+
+    /// A call into the guest begins.
+    pub(crate) fn forget_kept(&mut self) {
+        self.kept = 0;
     }
 
     /// The context that host functions act on.

@@ -234,6 +234,7 @@ impl Vm {
         let state = store.data_mut();
         let current = std::mem::replace(&mut state.current, Rc::clone(context));
         let effective = state.effective.take();
+        state.forget_kept();
         store.set_epoch_deadline(self.deadline_ticks);
         let result = export.call(StoreContextMut::from(&mut *store), params);
         let state = store.data_mut();

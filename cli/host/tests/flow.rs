@@ -262,3 +262,18 @@ fn a_reply_passes_only_filters_that_know_the_stream() {
     sandbox.stream().request(&[], true).finish();
     assert_eq!(sandbox.take_log(), ["first back", "second logs"]);
 }
+
+/// Found by random calls: the host's own stack had no end to this.
+#[test]
+fn going_on_from_within_going_on_ends_with_a_reset() {
+    let again = "(drop (call $resume (i32.const 0)))";
+    let sandbox = running(
+        &guest()
+            .request_headers("(i32.const 3)")
+            .request_body(&format!("{again} (i32.const 1)"))
+            .response_headers(&format!("{again} (i32.const 0)")),
+    );
+    let mut stream = sandbox.stream();
+    stream.request(&[], false).data(Side::Request, "abc", false).response(&[], false);
+    assert!(stream.sent().was_reset);
+}

@@ -10,6 +10,7 @@ mod admin;
 mod callout;
 mod config;
 mod error;
+mod grpc;
 mod http1;
 mod http2;
 mod io;

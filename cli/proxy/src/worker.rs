@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::callout;
+use crate::grpc;
 use crate::proxy::{Served, ServedState};
 use crate::server::{self, LocalListener, SharedListener};
 use crate::upstream::{Pool, Target};
@@ -253,6 +254,9 @@ async fn run_host(context: Rc<WorkerContext>) {
         context.host.run_due(Instant::now());
         while let Some(callout) = context.host.next_callout() {
             tokio::task::spawn_local(callout::carry_out(Rc::clone(&context), callout));
+        }
+        while let Some(callout) = context.host.next_grpc() {
+            tokio::task::spawn_local(grpc::carry_out(Rc::clone(&context), callout));
         }
         if context.draining.get() {
             context.quieter.notify_one();

@@ -125,6 +125,8 @@ pub struct Cluster {
     pub host: String,
     pub port: u16,
     pub tls: bool,
+    /// It speaks HTTP/2 without asking, as gRPC servers do.
+    pub http2: bool,
 }
 
 /// A plugin's bytes with their digest.

@@ -200,7 +200,7 @@ fn filter_name(plugin: &str, direction: Direction) -> String {
 }
 
 fn cluster(name: &str, target: &Target) -> Cluster {
-    Cluster { name: name.to_owned(), host: target.host.clone(), port: target.port, tls: target.tls }
+    Cluster { name: name.to_owned(), host: target.host.clone(), port: target.port, tls: target.tls, http2: false }
 }
 
 /// Adds what the instance knows and the user did not set: backend, key,

@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod attacks;
 mod backend;
 mod bad_input;
 mod cli;

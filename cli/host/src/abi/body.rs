@@ -106,6 +106,8 @@ fn set_bytes(guest: &mut Guest<'_>, buffer: u32, start: u32, len: u32, at: u32, 
     let found = find(&state.vm, context, buffer)?;
     let data = bytes(memory, at, size)?;
     let Buffer::Body(side) = found else { return Err(Status::BadArgument.into()) };
+    let context = Rc::clone(context);
+    state.keep(data.len())?;
     let edited = with_body(context.stream(), side, |body| {
         let before = body.len();
         body.edit(start as usize, len as usize, data).then_some((before, body.len()))
@@ -115,7 +117,7 @@ fn set_bytes(guest: &mut Guest<'_>, buffer: u32, start: u32, len: u32, at: u32, 
         && stream.held(side).body_window() == BodyWindow::Buffered
         && stream.chain.upgrade().is_some_and(|chain| chain.overflows(side, before, after))
     {
-        state.vm.actions.borrow_mut().push_back(Action::TooLarge(Rc::clone(context), side));
+        state.vm.actions.borrow_mut().push_back(Action::TooLarge(context, side));
     }
     Ok(())
 }

@@ -45,6 +45,7 @@ fn http_call(
         headers.add(name, value);
     }
     put_u32(memory, out, 0)?;
+    state.keep(body.len() + headers.byte_size())?;
     let token = start_call(state, cluster, headers, body, timeout)?;
     put_u32(memory, out, token)
 }

@@ -88,10 +88,10 @@ impl Service {
         headers.add(b":path", path.as_bytes());
         headers.add(b":authority", authority.as_bytes());
         headers.add(b":scheme", b"http");
+        headers.add(b"te", b"trailers");
         if let Some(timeout) = timeout {
             headers.add(b"grpc-timeout", format!("{}m", timeout.as_millis()).as_bytes());
         }
-        headers.add(b"te", b"trailers");
         headers.add(b"content-type", b"application/grpc");
         self.metadata.iter().for_each(|(name, value)| headers.add(name, value));
         metadata.iter().for_each(|(name, value)| headers.add(name, value));
@@ -165,6 +165,7 @@ fn call(
     for (at, len) in parts.into_iter().chain([(message, message_len)]) {
         bytes(memory, at, len)?;
     }
+    state.keep(message_len as usize)?;
     let request = Request::read(memory, state, parts)?;
     let message = bytes(memory, message, message_len)?;
     let timeout = Duration::from_millis(u64::from(timeout));
@@ -190,6 +191,7 @@ fn stream(
     for (at, len) in parts {
         bytes(memory, at, len)?;
     }
+    state.keep(metadata_len as usize)?;
     let request = Request::read(memory, state, parts)?;
     let (token, _) = request.open(state, false, None)?;
     put_u32(memory, out, token)
@@ -217,6 +219,7 @@ fn forget(context: &Rc<Context>, token: u32) {
 fn send(guest: &mut Guest<'_>, token: u32, message: u32, message_len: u32, end: u32) -> Outcome {
     let (memory, state) = view(guest);
     let message = bytes(memory, message, message_len)?;
+    state.keep(message.len())?;
     if kind(token) != STREAM {
         return Err(Status::BadArgument.into());
     }

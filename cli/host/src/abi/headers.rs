@@ -158,6 +158,7 @@ fn change(
     let (memory, state) = view(guest);
     let key = bytes(memory, key.0, key.1)?;
     let value = bytes(memory, value.0, value.1)?;
+    state.keep(key.len() + value.len())?;
     let context = state.context();
     let mut list = writable(context, map).ok_or(Status::BadArgument)?;
     f(&mut list, key, value);

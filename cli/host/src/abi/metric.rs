@@ -15,6 +15,7 @@ pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
 fn define(guest: &mut Guest<'_>, kind: u32, name: u32, name_len: u32, out: u32) -> Outcome {
     let (memory, state) = view(guest);
     let name = String::from_utf8_lossy(bytes(memory, name, name_len)?);
+    state.keep(name.len())?;
     if kind > 2 {
         return Err(Status::BadArgument.into());
     }

@@ -24,6 +24,7 @@ fn set(guest: &mut Guest<'_>, path: u32, path_len: u32, value: u32, value_len: u
     let (memory, state) = view(guest);
     let path = bytes(memory, path, path_len)?;
     let value = bytes(memory, value, value_len)?;
+    state.keep(path.len() + value.len())?;
     let context = Rc::clone(state.context());
     let stream = context.stream().ok_or(Status::NotFound)?;
     let (_, root) = context.root().ok_or(Status::NotFound)?;

@@ -33,6 +33,7 @@ fn set_data(guest: &mut Guest<'_>, key: u32, key_len: u32, value: u32, value_len
     let (memory, state) = view(guest);
     let key = bytes(memory, key, key_len)?;
     let value = bytes(memory, value, value_len)?;
+    state.keep(key.len() + value.len())?;
     let vm = &state.vm;
     Ok(vm.worker.process.data.set(&vm.identity.vm_id, key, value, cas)?)
 }
@@ -40,6 +41,7 @@ fn set_data(guest: &mut Guest<'_>, key: u32, key_len: u32, value: u32, value_len
 fn register(guest: &mut Guest<'_>, name: u32, name_len: u32, out: u32) -> Outcome {
     let (memory, state) = view(guest);
     let name = bytes(memory, name, name_len)?;
+    state.keep(name.len())?;
     let vm = &state.vm;
     let root = state.context().root().map_or(0, |(root, _)| root.id);
     let reader = Arc::downgrade(&vm.worker.mailbox);
@@ -60,6 +62,7 @@ fn resolve(guest: &mut Guest<'_>, vm_id: u32, vm_id_len: u32, name: u32, name_le
 fn enqueue(guest: &mut Guest<'_>, token: u32, value: u32, value_len: u32) -> Outcome {
     let (memory, state) = view(guest);
     let value = bytes(memory, value, value_len)?;
+    state.keep(value.len())?;
     Ok(state.vm.worker.process.queues.enqueue(token, value)?)
 }
 

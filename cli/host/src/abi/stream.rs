@@ -49,7 +49,8 @@ fn resume(vm: &VmShared, context: &Rc<Context>, side: Option<Side>) {
 }
 
 fn continue_stream(guest: &mut Guest<'_>, stream: u32) -> Outcome {
-    let state = guest.data();
+    let state = guest.data_mut();
+    state.keep(0)?;
     let side = match stream {
         0 => Some(Side::Request),
         1 => Some(Side::Response),
@@ -70,7 +71,8 @@ fn continue_response(guest: &mut Guest<'_>) -> Outcome {
 }
 
 fn close_stream(guest: &mut Guest<'_>, stream: u32) -> Outcome {
-    let state = guest.data();
+    let state = guest.data_mut();
+    state.keep(0)?;
     match stream {
         0 | 1 => {
             let context = state.context();

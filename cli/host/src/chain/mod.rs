@@ -117,6 +117,8 @@ pub struct Chain {
     buffer_limit: usize,
     waker: RefCell<Option<Waker>>,
     driven: Cell<bool>,
+    /// How deep continuing is nested in itself.
+    continuing: Cell<u32>,
 }
 
 /// What a chain is made from.
@@ -164,6 +166,7 @@ impl Chain {
                 buffer_limit: params.buffer_limit,
                 waker: RefCell::default(),
                 driven: Cell::new(false),
+                continuing: Cell::new(0),
             }
         })
     }

@@ -51,6 +51,23 @@ impl Failure {
         }
     }
 
+    /// What the transport said, if it was the transport's doing.
+    pub(crate) fn transport(&self) -> Option<String> {
+        match self {
+            Self::Connect(ConnectError::Failed(why)) => Some(format!("delayed connect error: {why}")),
+            _ => None,
+        }
+    }
+
+    /// As the details of a response name it.
+    pub(crate) fn details(&self) -> String {
+        let reason = self.reason().replace(' ', "_");
+        match self.transport() {
+            Some(why) => format!("{reason}|{}", why.replace(' ', "_")),
+            None => reason,
+        }
+    }
+
     /// What a client is told.
     pub(crate) fn status(&self) -> u16 {
         if *self == Self::Protocol { 502 } else { 503 }

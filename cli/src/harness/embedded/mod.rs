@@ -62,7 +62,13 @@ impl Embedded {
         let mut aside = Topology { filters, listeners: Vec::new(), own: None, workers: 1, ..like.clone() };
         // A plugin that calls out as it starts finds the user's clusters, and nobody there.
         let theirs = like.own.iter().flat_map(|own| own.cluster_names());
-        aside.clusters.extend(theirs.map(|name| Cluster { name, host: "127.0.0.1".into(), port: 9, tls: false }));
+        aside.clusters.extend(theirs.map(|name| Cluster {
+            name,
+            host: "127.0.0.1".into(),
+            port: 9,
+            tls: false,
+            http2: false,
+        }));
         Self::start(aside, cache, logs).await.map(|_| ())
     }
 
@@ -208,6 +214,9 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
             let mut out = spctl_proxy::Cluster::new(cluster.name, vec![authority(&cluster.host, cluster.port)]);
             out.tls = cluster.tls.then(UpstreamTls::default);
             out.enable_trailers = true;
+            if cluster.http2 {
+                out.protocol = spctl_proxy::UpstreamProtocol::Http2;
+            }
             out
         })
         .collect();

@@ -55,6 +55,7 @@ pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Pat
                 "host": cluster.host,
                 "port": cluster.port,
                 "tls": cluster.tls,
+                "http2": cluster.http2,
                 "ca_file": ca_file,
             })
         })

@@ -186,6 +186,11 @@ pub struct Answer {
     pub reset: Reset,
     /// Nobody listens.
     pub down: bool,
+    /// Speak HTTP/2 and answer with these messages, each framed; `status` and
+    /// `trailers` say how it ends.
+    pub grpc: Option<Vec<String>>,
+    /// End without waiting for the client's end.
+    pub early: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -207,6 +212,8 @@ impl Default for Answer {
             delay_ms: 0,
             reset: Reset::Never,
             down: false,
+            grpc: None,
+            early: false,
         }
     }
 }

@@ -4,6 +4,7 @@
 mod ask;
 mod compare;
 pub mod format;
+mod grpc;
 pub mod guests;
 pub mod observe;
 pub mod parity;
@@ -18,7 +19,7 @@ use observe::NORMALISED;
 use crate::common::{envoys, testdata};
 
 /// Scenarios under way at once: most of each is waiting.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 /// Where a chunk ends is the network's business: a problem must show in the
 /// crowd, and so many times with nothing else running.
 const ALONE: usize = 2;

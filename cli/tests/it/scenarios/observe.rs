@@ -51,11 +51,11 @@ pub const NORMALISED: &[&str] = &[
     "ports: those of 127.0.0.1 addresses",
     "durations: `x-envoy-upstream-service-time`",
     "traps: the engine's own wording after the function's name",
-    "order: callouts that were under way at once",
+    "order: callouts, and requests, that were under way at once",
 ];
 
 impl Observed {
-    pub fn normalise(&mut self, order: LogOrder) {
+    pub fn normalise(&mut self, order: LogOrder, together: bool) {
         let sides =
             self.answers.iter_mut().map(|a| &mut a.headers).chain(self.upstream.iter_mut().map(|s| &mut s.headers));
         for headers in sides.chain(self.callouts.values_mut().flatten().map(|s| &mut s.headers)) {
@@ -71,6 +71,9 @@ impl Observed {
             *body = body.split("\r\n").map(log_line).collect::<Vec<_>>().join("\r\n");
         }
         self.callouts.values_mut().for_each(|seen| seen.sort());
+        if together {
+            self.upstream.sort();
+        }
         if order == LogOrder::Unique {
             self.logs.sort();
             self.logs.dedup();

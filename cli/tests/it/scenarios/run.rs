@@ -108,7 +108,7 @@ impl Runner {
         if observed.logs.is_empty() {
             observed.logs = plugin_lines(&logs);
         }
-        observed.normalise(scenario.logs);
+        observed.normalise(scenario.logs, scenario.together);
         observed
     }
 
@@ -144,14 +144,16 @@ impl Runner {
     }
 
     fn topology(&self, scenario: &Scenario, upstream: SocketAddr, servers: &BTreeMap<String, Server>) -> Topology {
-        let cluster = |name: &str, address: SocketAddr| Cluster {
+        let cluster = |name: &str, address: SocketAddr, http2: bool| Cluster {
             name: name.to_owned(),
             host: address.ip().to_string(),
             port: address.port(),
             tls: false,
+            http2,
         };
-        let mut clusters = vec![cluster("upstream", upstream)];
-        clusters.extend(servers.iter().map(|(name, server)| cluster(name, server.address)));
+        let mut clusters = vec![cluster("upstream", upstream, false)];
+        let callouts = servers.iter().map(|(name, server)| (name, server, scenario.clusters[name].grpc.is_some()));
+        clusters.extend(callouts.map(|(name, server, http2)| cluster(name, server.address, http2)));
         let filters: Vec<Filter> = scenario.plugins.iter().enumerate().map(|(n, p)| self.filter(n, p)).collect();
         Topology {
             own: None,

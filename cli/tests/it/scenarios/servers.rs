@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::format::{Answer, Reset};
+use super::grpc;
 use super::observe::Seen;
 
 /// Chunks are apart on the wire, so that a proxy reads them one by one.
@@ -36,6 +37,10 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 let (answer, seen) = (answer.clone(), seen.clone());
+                if answer.grpc.is_some() {
+                    tokio::spawn(grpc::serve(stream, answer, seen));
+                    continue;
+                }
                 tokio::spawn(async move {
                     let service = service_fn(move |request| reply(request, answer.clone(), seen.clone()));
                     // A reset is meant to be seen by the other side only.

@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 use super::super::retry::Retry;
 use super::super::{id, rules};
 use super::{Stream, flags};
-use crate::upstream::{ConnectError, Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
+use crate::upstream::{Failure, HIGH_WATERMARK, UpstreamEvent, UpstreamExchange};
 
 /// The tries that one request makes.
 #[derive(Default)]
@@ -214,13 +214,11 @@ impl Stream {
             Failure::Reset | Failure::Refused => flags::UPSTREAM_REMOTE_RESET,
         };
         let reason = failure.reason();
-        let mut details = reason.replace(' ', "_");
+        let details = failure.details();
         self.attempts.give_up();
         let mut info = self.chain.exchange().info_mut();
         info.response_flags |= flag;
-        if let Failure::Connect(ConnectError::Failed(why)) = failure {
-            let why = format!("delayed connect error: {why}");
-            details = format!("{details}|{}", why.replace(' ', "_"));
+        if let Some(why) = failure.transport() {
             info.upstream.get_or_insert_default().transport_failure = Some(why);
         }
         drop(info);
