@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{build, captures, completions, down, hidden, logs, quickstart, reload, run, status};
+use crate::commands::{build, captures, completions, doctor, down, hidden, logs, quickstart, reload, run, status};
 use crate::harness::Kind;
 use crate::ui::Format;
 
@@ -38,6 +38,7 @@ pub enum Command {
     Status(status::Args),
     Logs(logs::Args),
     Captures(captures::Args),
+    Doctor(doctor::Args),
     Down(down::Args),
     Completions(completions::Args),
     #[command(name = "__instance", hide = true)]
@@ -55,6 +56,7 @@ impl Command {
             Self::Status(_) => "status",
             Self::Logs(_) => "logs",
             Self::Captures(args) => args.name(),
+            Self::Doctor(_) => "doctor",
             Self::Down(_) => "down",
             Self::Completions(_) => "completions",
             Self::Instance(_) => "__instance",

@@ -77,6 +77,8 @@ pub enum Error {
     AmbiguousExchange { id: String, count: usize },
     #[error("the demo traffic did not go through: {0}")]
     Demo(String),
+    #[error("{errors} found: {codes}", errors = if *.count == 1 { "1 error was".to_owned() } else { format!("{} errors were", .count) })]
+    Unwell { count: usize, codes: String },
     #[error("only {stored} of {expected} exchanges arrived within {seconds} s")]
     Incomplete { stored: u64, expected: u64, seconds: u64 },
 
@@ -228,6 +230,7 @@ impl Error {
             Self::NoExchange(_) => "exchange_unknown",
             Self::AmbiguousExchange { .. } => "exchange_ambiguous",
             Self::Demo(_) => "demo_failed",
+            Self::Unwell { .. } => "unwell",
             Self::Incomplete { .. } => "captures_incomplete",
             Self::Remote(report) => &report.code,
             Self::Interrupted => "interrupted",
@@ -243,7 +246,7 @@ impl Error {
                 exit::USAGE
             }
             Self::NoExchange(_) | Self::AmbiguousExchange { .. } => exit::USAGE,
-            Self::Incomplete { .. } => exit::WANTING,
+            Self::Incomplete { .. } | Self::Unwell { .. } => exit::WANTING,
             Self::ConfigRejected { .. } | Self::ConfigUnparsable { .. } | Self::Outdated { .. } => exit::CONFIG,
             Self::Plugin { .. } => exit::PLUGIN,
             Self::Build { .. } | Self::NotSource { .. } => exit::BUILD,
@@ -299,6 +302,7 @@ impl Error {
             Self::NoExchange(_) => "list them with `spctl captures list`".to_owned(),
             Self::AmbiguousExchange { .. } => "give more digits of the id".to_owned(),
             Self::Demo(_) => "see `spctl logs --all`, then `spctl down` and try again".to_owned(),
+            Self::Unwell { .. } => "each finding says what to do; `spctl doctor --fix` mends what can be mended without harm".to_owned(),
             Self::Incomplete { .. } => "see the drop counters in `spctl status` and the filter's lines in `spctl logs`".to_owned(),
             Self::Remote(report) => return report.hint.clone(),
             Self::Protocol(_) => "the instance may be of another spctl version: `spctl down`, then start it again".to_owned(),

@@ -13,6 +13,7 @@ pub mod builder;
 pub mod bundle;
 pub mod commands;
 pub mod demo;
+pub mod doctor;
 pub mod error;
 pub mod exchange;
 pub mod export;

@@ -40,7 +40,8 @@ pub struct Docker {
 pub struct Container<'a> {
     pub image: &'a str,
     pub name: &'a str,
-    pub labels: HashMap<String, String>,
+    /// Key and value.
+    pub label: (&'a str, String),
     pub command: Vec<String>,
     /// Mounted at the same path.
     pub directory: &'a Path,
@@ -131,7 +132,7 @@ impl Docker {
         ContainerCreateBody {
             image: Some(container.image.to_owned()),
             user: Some(user),
-            labels: Some(container.labels.clone()),
+            labels: Some(HashMap::from([(container.label.0.to_owned(), container.label.1.clone())])),
             entrypoint: program.map(|program| vec![program.clone()]),
             cmd: Some(arguments.to_vec()),
             exposed_ports: Some(container.ports.iter().map(|port| format!("{port}/tcp")).collect()),
@@ -205,13 +206,16 @@ impl Docker {
         }
     }
 
-    /// Ids of the containers that carry all of these labels.
-    pub async fn labelled(&self, labels: &HashMap<String, String>) -> Result<Vec<String>> {
-        let wanted = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let filters = HashMap::from([("label".to_owned(), wanted)]);
+    /// Every container with this label, and the label's value.
+    pub async fn with_label(&self, label: &str) -> Result<Vec<(String, String)>> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self.api.list_containers(Some(options)).await.map_err(|e| failed("list containers", &e))?;
-        Ok(found.into_iter().filter_map(|container| container.id).collect())
+        let pairs = found.into_iter().filter_map(|container| {
+            let value = container.labels?.get(label)?.clone();
+            Some((container.id?, value))
+        });
+        Ok(pairs.collect())
     }
 
     /// Runs a program inside a container and waits for it.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    pub headers: HeaderMap,
     pub body: Bytes,
 }
 
@@ -49,7 +50,7 @@ pub async fn over_socket(socket: &Path, request: Request<Full<Bytes>>) -> io::Re
 pub async fn collect(response: hyper::Response<Incoming>) -> io::Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { status: head.status, body })
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 async fn open<S>(stream: S, request: Request<Full<Bytes>>) -> io::Result<hyper::Response<Incoming>>

@@ -4,6 +4,7 @@
 pub mod build;
 pub mod captures;
 pub mod completions;
+pub mod doctor;
 pub mod down;
 pub mod hidden;
 pub mod logs;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Status(args) => block_on(status::run(args, &context)),
         Command::Logs(args) => block_on(logs::run(args, &context)),
         Command::Captures(args) => block_on(captures::run(args, &context)),
+        Command::Doctor(args) => block_on(doctor::run(args, &context)),
         Command::Down(args) => block_on(down::run(args, &context)),
         Command::Instance(args) => hidden::run(&args, &context),
         Command::Completions(_) | Command::Build(_) => Ok(()),

@@ -5,7 +5,7 @@ mod embedded;
 mod envoy;
 
 pub use embedded::Embedded;
-pub use envoy::{Binary as EnvoyBinary, DEFAULT_IMAGE, Envoy, find_envoy, prepare_image};
+pub use envoy::{Binary as EnvoyBinary, CONTAINER_LABEL, DEFAULT_IMAGE, Envoy, find_envoy, prepare_image};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -143,6 +143,7 @@ impl Instance {
             outbound_url: url(addresses.outbound),
             admin_url: url(addresses.admin),
             backend_url: Some(self.places.backend.url()),
+            log_level: self.spec.log_level,
             plugins: plugins.iter().map(Slot::status).collect(),
             counters: if state == "running" {
                 self.counters().await?

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::PluginSource;
 use crate::harness::{Proof, ProxyStatus, Stats};
-use crate::logs::Line;
+use crate::logs::{Level, Line};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InstanceStatus {
@@ -21,6 +21,8 @@ pub struct InstanceStatus {
     pub outbound_url: Option<String>,
     pub admin_url: Option<String>,
     pub backend_url: Option<String>,
+    /// Of the proxy's `wasm` logger, as the instance was started.
+    pub log_level: Level,
     pub plugins: Vec<PluginStatus>,
     pub proxies: Vec<ProxyStatus>,
     pub counters: Counters,

@@ -90,6 +90,10 @@ impl Output {
     /// The error, once, at the end. Usage errors of the parser come here too.
     pub fn error(&self, error: &Error) {
         let report = error.report();
+        if self.is_json() && matches!(error, Error::Unwell { .. }) {
+            // The findings are the one document; the exit code says the rest.
+            return;
+        }
         if self.is_json() {
             let line = json!({"schema": SCHEMA, "command": self.command, "error": report}).to_string();
             let _ = self.stdout(&format!("{line}\n"));

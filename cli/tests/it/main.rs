@@ -17,6 +17,7 @@ mod cli;
 mod common;
 mod docker;
 mod docs;
+mod doctor;
 mod logs;
 mod own_bootstrap;
 mod quickstart;

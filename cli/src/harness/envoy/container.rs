@@ -3,7 +3,6 @@
 //! daemon in a virtual machine gets published ports, the host by name, and is
 //! told of file changes, which its mounts do not carry.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +20,8 @@ use crate::state::Child;
 /// The image of this version: an official Envoy with V8.
 pub const DEFAULT_IMAGE: &str = "envoyproxy/envoy:v1.40.0";
 
-const LABEL: &str = "ai.softprobe.spctl.directory";
+/// Its value is the directory of the Envoy that the container runs.
+pub const LABEL: &str = "ai.softprobe.spctl.directory";
 
 struct Contained {
     docker: Docker,
@@ -48,8 +48,8 @@ pub(super) async fn launch(
     if !docker.has_image(image).await? {
         return Err(Error::ImageMissing { image: image.to_owned(), reason: "it is not on this machine".into() });
     }
-    let labels = HashMap::from([(LABEL.to_owned(), directory.display().to_string())]);
-    for left in docker.labelled(&labels).await? {
+    let owner = directory.display().to_string();
+    for (left, _) in docker.with_label(LABEL).await?.into_iter().filter(|(_, of)| *of == owner) {
         docker.remove(&left).await;
     }
     let mut command = vec!["envoy".to_owned()];
@@ -57,7 +57,8 @@ pub(super) async fn launch(
     let ports: Vec<u16> = published.iter().flat_map(Published::ports).collect();
     let name = format!("spctl-{}-{}", inside.instance, std::process::id());
     let files = inside.own.as_ref().map_or(&[][..], |own| &own.files);
-    let container = docker::Container { image, name: &name, labels, command, directory, files, ports: &ports };
+    let container =
+        docker::Container { image, name: &name, label: (LABEL, owner), command, directory, files, ports: &ports };
     let id = docker.run(&container).await?;
     tokio::spawn(log::read(docker.stderr(&id), lines(Kind::Docker, inside), logs.clone()));
     let exited = watch_exit(docker.clone(), id.clone(), logs.clone());

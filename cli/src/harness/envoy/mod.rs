@@ -12,7 +12,7 @@ mod reload;
 mod start;
 
 pub use binary::{Binary, find_envoy};
-pub use container::{DEFAULT_IMAGE, prepare_image};
+pub use container::{DEFAULT_IMAGE, LABEL as CONTAINER_LABEL, prepare_image};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -25,6 +25,8 @@ pub enum Mood {
     Slow,
     Nonsense,
     Busy,
+    /// Refuses the key.
+    Forbidding,
 }
 
 /// An OTLP backend whose mood can be changed; counts distinct spans.
@@ -71,6 +73,7 @@ async fn receive(State(backend): State<Backend>, headers: axum::http::HeaderMap,
         mood if mood == Mood::Nonsense as u8 => {
             return (StatusCode::IM_A_TEAPOT, "<html>not OTLP</html>").into_response();
         }
+        mood if mood == Mood::Forbidding as u8 => return StatusCode::FORBIDDEN.into_response(),
         mood if mood == Mood::Busy as u8 => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         _ => {}
     }
