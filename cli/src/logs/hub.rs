@@ -15,9 +15,20 @@ const KEPT: usize = 10_000;
 pub struct LogHub(Arc<Inner>);
 
 struct Inner {
-    kept: Mutex<VecDeque<Line>>,
+    kept: Mutex<Kept>,
     live: broadcast::Sender<Line>,
 }
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<Line>,
+    /// Lines ever pushed.
+    total: u64,
+}
+
+/// A place in the log: everything from there on is asked for later.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mark(u64);
 
 /// What a follower receives next.
 pub enum Following {
@@ -37,10 +48,11 @@ impl Default for LogHub {
 impl LogHub {
     pub fn push(&self, line: Line) {
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
+        if kept.lines.len() == KEPT {
+            kept.lines.pop_front();
         }
-        kept.push_back(line.clone());
+        kept.lines.push_back(line.clone());
+        kept.total += 1;
         // Under the lock, so that history and live lines neither overlap nor
         // miss one. Nobody following is fine.
         let _ = self.0.live.send(line);
@@ -55,13 +67,26 @@ impl LogHub {
     /// The kept lines, and the live ones from exactly there on.
     pub fn follow(&self) -> (Vec<Line>, broadcast::Receiver<Line>) {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.iter().cloned().collect(), self.0.live.subscribe())
+        (kept.lines.iter().cloned().collect(), self.0.live.subscribe())
+    }
+
+    /// Now.
+    pub fn mark(&self) -> Mark {
+        Mark(self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).total)
+    }
+
+    /// The lines since then that are still kept.
+    pub fn since(&self, mark: Mark) -> Vec<Line> {
+        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = usize::try_from(kept.total - mark.0).unwrap_or(usize::MAX).min(kept.lines.len());
+        kept.lines.iter().skip(kept.lines.len() - new).cloned().collect()
     }
 
     /// The last lines worth quoting in an error, oldest first.
     pub fn last_problems(&self, count: usize) -> Vec<String> {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines: Vec<String> = kept
+            .lines
             .iter()
             .rev()
             .filter(|line| line.level >= Level::Warning || line.plugin.is_some())

@@ -4,7 +4,7 @@ mod envoy;
 mod hub;
 
 pub use envoy::EnvoyLines;
-pub use hub::{Following, LogHub};
+pub use hub::{Following, LogHub, Mark};
 
 use serde::{Deserialize, Serialize};
 

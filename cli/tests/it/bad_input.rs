@@ -329,6 +329,21 @@ fn an_instance_killed_outright_is_found_dead_cleaned_up_and_said_so() {
     }
 }
 
+#[test]
+fn a_killed_envoy_is_told_and_the_next_run_starts_clean() {
+    let Some(_) = envoy() else { return };
+    let spctl = Spctl::new();
+    spctl.data(&["run", "--detach", "--harness", "envoy"]);
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(spctl.instance_dir("default").join("record.json")).unwrap()).unwrap();
+    kill(&record["children"][0]["pid"]);
+    let status = spctl.wait_status("the end is seen", |status| status["state"] == "degraded");
+    assert!(status["proxies"][0]["state"].as_str().unwrap().contains("signal: 9"), "{status}");
+    spctl.data(&["down"]);
+    spctl.data(&["run", "--detach", "--harness", "envoy"]);
+    assert_eq!(spctl.status()["state"], "running");
+}
+
 fn kill(pid: &Value) {
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     let deadline = std::time::Instant::now() + Duration::from_secs(5);

@@ -3,7 +3,9 @@
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::LINE_PAUSE;
-use crate::logs::{EnvoyLines, LogHub};
+use crate::error::{Error, PluginProblem, Result};
+use crate::harness::Filter;
+use crate::logs::{EnvoyLines, Level, LogHub, Mark};
 
 /// Reads to the end; a pause lets go of the line that waits for its continuation.
 pub(super) async fn read(stderr: impl AsyncRead + Unpin, mut lines: EnvoyLines, logs: LogHub) {
@@ -32,4 +34,26 @@ pub(super) async fn read(stderr: impl AsyncRead + Unpin, mut lines: EnvoyLines, 
     if let Some(line) = lines.flush() {
         logs.push(line);
     }
+}
+
+/// Envoy takes a filter up whose plugin it cannot load or configure, and says
+/// so in its log alone: neither its config dump nor `config_reload` tells.
+pub(super) async fn loaded(logs: &LogHub, since: Mark, filters: &[Filter]) -> Result<()> {
+    // What was written before the proof is on its way through the pipe.
+    tokio::time::sleep(LINE_PAUSE * 2).await;
+    let lines = logs.since(since);
+    for filter in filters {
+        let told = format!("Plugin {} failed to load", filter.seen_as);
+        if !lines.iter().any(|line| line.plugin.is_none() && line.message == told) {
+            continue;
+        }
+        let quoted = lines.iter().filter(|line| line.level >= Level::Error);
+        return Err(Error::Plugin {
+            plugin: filter.plugin.clone(),
+            problem: PluginProblem::Rejected,
+            reason: "Envoy could not load it".into(),
+            log: quoted.take(6).map(|line| format!("{} {}", line.level.name(), line.message)).collect(),
+        });
+    }
+    Ok(())
 }

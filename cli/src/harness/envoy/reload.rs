@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::admin::Discovery;
 use super::config::{filter, module_name};
-use super::{Envoy, POLL};
+use super::{Envoy, POLL, log};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{Filter, Proof};
 use crate::state::write_private;
@@ -61,6 +61,7 @@ impl Envoy {
         for item in filters {
             before.push(self.admin.discovery(&item.name).await?);
         }
+        let mark = self.logs.mark();
         for item in filters {
             let file = place(&self.directory, item, version)?;
             self.runner.changed(&file).await?;
@@ -68,7 +69,7 @@ impl Envoy {
         for (item, before) in filters.iter().zip(before) {
             self.applied(item, version, before).await?;
         }
-        Ok(())
+        log::loaded(&self.logs, mark, filters).await
     }
 
     fn next_version(&self) -> u64 {

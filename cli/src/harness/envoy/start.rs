@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::admin::Admin;
 use super::own;
-use super::{Exited, LINE_PAUSE, Launched, POLL, Published};
+use super::{Exited, LINE_PAUSE, Launched, POLL, Published, log};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{Addresses, Direction, Kind, Topology};
-use crate::logs::LogHub;
+use crate::logs::{LogHub, Mark};
 
 /// Envoy answers `LIVE` in well under a second; a loaded machine gets more.
 const START: Duration = Duration::from_secs(30);
@@ -87,6 +87,7 @@ impl<'a> Starting<'a> {
 
     /// Ready listeners may still lack a filter whose first config was refused.
     async fn filters_serve(&self, admin: Admin) -> Result<()> {
+        log::loaded(self.logs, Mark::default(), &self.topology.filters).await?;
         for filter in &self.topology.filters {
             if admin.discovery(&filter.name).await?.failures > 0 {
                 return Err(Error::Plugin {
