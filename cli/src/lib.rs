@@ -1,8 +1,8 @@
 //! spctl: build, run, reload and inspect Envoy and Istio Wasm filters, with
 //! the Softprobe capture filter inside.
 //!
-//! `main` → `commands` → `instance` → `harness`, `backend`, `demo`, `logs`,
-//! `export` → `adapters` and the crates `spctl-proxy` and `spctl-host`; no
+//! `main` → `commands` → `doctor` → `instance` → `harness`, `backend`, `demo`,
+//! `logs`, `export` → `bootstrap`, `adapters` and the crates `spctl-proxy` and `spctl-host`; no
 //! arrow goes back up. A test walks the sources and holds it.
 
 pub mod adapters;

@@ -40,6 +40,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "spctl_host",
         ],
     ),
+    (
+        "src/bootstrap",
+        &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend", "crate::demo"],
+    ),
+    ("src/doctor", &["crate::commands", "crate::ui", "crate::backend", "crate::demo", "spctl_proxy", "spctl_host"]),
     ("src/export", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::demo"]),
     ("src/demo", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend"]),
     ("src/logs", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "spctl_proxy", "spctl_host"]),
@@ -84,6 +89,7 @@ fn only_their_rooms_name_the_big_libraries() {
         ("wasmtime::", "host/src"),
         ("rusqlite::", "src/backend"),
         ("spctl_proxy::", "src/harness/embedded"),
+        ("bollard::", "src/adapters/docker.rs"),
         ("indicatif::", "src/ui"),
         ("notify::", "src/commands/reload.rs"),
     ] {
