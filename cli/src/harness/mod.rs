@@ -237,8 +237,8 @@ pub trait Harness: Send + Sync {
 
     fn proxies(&self) -> BoxFuture<'_, Result<Vec<ProxyStatus>>>;
 
-    /// Sets the level of the `wasm` logger; returns the one before.
-    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<Level>>;
+    /// Sets the level of the `wasm` logger.
+    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<()>>;
 
     /// Accepts no more requests, lets those in flight end and plugins flush.
     fn drain(&self, deadline: Duration) -> BoxFuture<'_, Result<()>>;

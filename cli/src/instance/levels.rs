@@ -52,7 +52,7 @@ impl Drop for Held {
 }
 
 impl Instance {
-    async fn apply_level(&self) -> Result<Level> {
+    async fn apply_level(&self) -> Result<()> {
         self.harness.set_log_level(self.levels.wanted(self.spec.log_level)).await
     }
 }

@@ -32,14 +32,12 @@ pub struct Embedded {
     /// Filter name → plugin name.
     plugins: Names,
     current: Arc<Mutex<Vec<FilterSpec>>>,
-    log_level: Mutex<Level>,
 }
 
 impl Embedded {
     /// Loads, configures and starts serving; compiled modules are kept in `cache`.
     pub async fn start(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<Self> {
         let plugins: Names = topology.filters.iter().map(|f| (f.name.clone(), f.plugin.clone())).collect();
-        let log_level = topology.log_level;
         let config = config(topology, cache, logs)?;
         let first = config.listeners.first().map(|listener| listener.name.clone());
         let current = Arc::new(Mutex::new(config.filters.clone()));
@@ -53,7 +51,7 @@ impl Embedded {
                 addresses.inbound = Some(address);
             }
         }
-        Ok(Self { proxy: Arc::new(proxy), addresses, plugins, current, log_level: Mutex::new(log_level) })
+        Ok(Self { proxy: Arc::new(proxy), addresses, plugins, current })
     }
 
     /// Loads and configures filters off to the side, serving nothing: what
@@ -144,11 +142,10 @@ impl Harness for Embedded {
         })
     }
 
-    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<Level>> {
+    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.proxy.set_log_level(to_host(level));
-            let mut current = self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(std::mem::replace(&mut *current, level))
+            Ok(())
         })
     }
 

@@ -205,7 +205,7 @@ impl Harness for Envoy {
         })
     }
 
-    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<Level>> {
+    fn set_log_level(&self, level: Level) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.admin.set_log_level(level))
     }
 
