@@ -19,6 +19,7 @@ mod config;
 mod docker;
 mod docs;
 mod doctor;
+mod interop;
 mod logs;
 mod own_bootstrap;
 mod quickstart;
