@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 use crate::logs::Level;
 use crate::state::hex;
+use crate::trace::Trace;
 
 /// The kinds of harness of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -56,6 +57,8 @@ pub struct Topology {
     pub workers: usize,
     pub log_level: Level,
     pub limits: Limits,
+    /// Who is told of host calls; only the embedded harness can.
+    pub trace: Option<Trace>,
 }
 
 /// A user's bootstrap whose Wasm filters were taken out.

@@ -24,3 +24,4 @@ mod quickstart;
 mod reload;
 mod scenarios;
 mod soak;
+mod trace;
