@@ -1,6 +1,10 @@
 //! Docker's API as Docker Engine, Docker Desktop and Podman speak it: images,
 //! containers, their output and their end. The only module that names bollard.
 
+mod job;
+
+pub use job::{Job, JobContainer, Output, Package};
+
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -80,6 +84,11 @@ impl Docker {
             Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
             Err(error) => Err(failed("look for an image", &error)),
         }
+    }
+
+    /// Pulls the image unless it is there.
+    pub async fn prepare(&self, image: &str, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
+        if self.has_image(image).await? { Ok(()) } else { self.pull(image, progress).await }
     }
 
     /// Pulls an image; `progress` hears of bytes fetched and bytes known of.

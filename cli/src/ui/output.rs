@@ -42,6 +42,10 @@ impl Output {
         }
     }
 
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
     }
@@ -105,7 +109,8 @@ impl Output {
             return;
         }
         let mut text = String::new();
-        for (n, cause) in report.causes.iter().enumerate() {
+        let causes = if matches!(error, Error::Build { shown: true, .. }) { &[][..] } else { &report.causes };
+        for (n, cause) in causes.iter().enumerate() {
             let mark = if matches!(error, Error::Build { .. }) { String::new() } else { format!("  {}: ", n + 1) };
             text.push_str(&self.err.dim(&format!("{mark}{cause}\n")));
         }

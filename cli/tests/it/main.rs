@@ -16,6 +16,7 @@ mod bad_input;
 mod cli;
 mod common;
 mod docker;
+mod docker_build;
 mod docs;
 mod doctor;
 mod logs;

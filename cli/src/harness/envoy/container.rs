@@ -31,8 +31,7 @@ struct Contained {
 
 /// Whether Docker answers and has the image, which is pulled if need be.
 pub async fn prepare_image(image: &str, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
-    let docker = Docker::connect().await?;
-    if docker.has_image(image).await? { Ok(()) } else { docker.pull(image, progress).await }
+    Docker::connect().await?.prepare(image, progress).await
 }
 
 /// Starts the container; it ends with its runner. What an earlier one of this
