@@ -164,7 +164,7 @@ pub mod exit {
 }
 
 impl PluginProblem {
-    fn code(self) -> &'static str {
+    pub fn code(self) -> &'static str {
         match self {
             Self::NotWasm => "plugin_not_wasm",
             Self::Corrupt => "plugin_corrupt",

@@ -6,7 +6,7 @@ use super::{Finding, Severity};
 use crate::adapters::docker::{self, Docker};
 use crate::builder::BUILD_LABEL;
 use crate::error::Error;
-use crate::harness::{CONTAINER_LABEL, find_envoy};
+use crate::harness::{CONTAINER_LABEL, EnvoyBinary, find_envoy};
 use crate::state::{Found, Home};
 use crate::toolchain::{Toolchain, WASM_TARGET};
 
@@ -14,17 +14,18 @@ use crate::toolchain::{Toolchain, WASM_TARGET};
 const LOW_BYTES: u64 = 200 << 20;
 
 /// Everything of this machine; with `mend`, what can be mended without harm is.
-pub async fn examine(home: &Home, envoy: Option<&Path>, mend: bool) -> Vec<Finding> {
+/// The Envoy to try plugins with comes along, if there is one.
+pub async fn examine(home: &Home, envoy: Option<&Path>, mend: bool) -> (Vec<Finding>, Option<EnvoyBinary>) {
     let mut findings = state(home);
     findings.extend(stale_instances(home, mend));
     findings.extend(docker(home, mend).await);
-    if let Err(error) = find_envoy(envoy).await {
+    let envoy = find_envoy(envoy).await.map_err(|error| {
         findings.push(needs(&error, "`--harness envoy` cannot be used"));
-    }
+    });
     if let Err(missing) = Toolchain::find(WASM_TARGET, Path::new(".")) {
-        findings.push(needs(&Error::Toolchain(missing), "`spctl build` cannot build Rust plugins"));
+        findings.push(needs(&Error::Toolchain(missing), "`spctl build` needs `--in-docker` for Rust plugins"));
     }
-    findings
+    (findings, envoy.ok())
 }
 
 /// Something that only some commands need.

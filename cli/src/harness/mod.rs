@@ -5,7 +5,9 @@ mod embedded;
 mod envoy;
 
 pub use embedded::Embedded;
-pub use envoy::{Binary as EnvoyBinary, CONTAINER_LABEL, DEFAULT_IMAGE, Envoy, find_envoy, prepare_image};
+pub use envoy::{
+    Binary as EnvoyBinary, CONTAINER_LABEL, DEFAULT_IMAGE, Envoy, find_envoy, missing_import, prepare_image,
+};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
