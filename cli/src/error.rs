@@ -33,7 +33,12 @@ pub enum Error {
     UnknownPlugin { name: String, known: Vec<String> },
 
     #[error("building `{path}` failed", path = .path.display())]
-    Build { path: PathBuf, output: String },
+    Build {
+        path: PathBuf,
+        output: String,
+        /// The user has seen the output as it came.
+        shown: bool,
+    },
     #[error("`{path}` is not a plugin source: {reason}", path = .path.display())]
     NotSource { path: PathBuf, reason: String },
     #[error("no toolchain for {target} was found", target = .0.target)]
@@ -53,6 +58,8 @@ pub enum Error {
     DockerForbidden { socket: PathBuf },
     #[error("the image `{image}` cannot be had: {reason}")]
     ImageMissing { image: String, reason: String },
+    #[error("the image `{image}` cannot build this: {reason}")]
+    ImageUnfit { image: String, reason: String },
     #[error("the state directory `{path}` cannot be used", path = .path.display())]
     StateDir { path: PathBuf, source: std::io::Error },
 
@@ -157,7 +164,7 @@ pub mod exit {
 }
 
 impl PluginProblem {
-    fn code(self) -> &'static str {
+    pub fn code(self) -> &'static str {
         match self {
             Self::NotWasm => "plugin_not_wasm",
             Self::Corrupt => "plugin_corrupt",
@@ -219,6 +226,7 @@ impl Error {
             Self::DockerMissing { .. } => "docker_missing",
             Self::DockerForbidden { .. } => "docker_forbidden",
             Self::ImageMissing { .. } => "image_missing",
+            Self::ImageUnfit { .. } => "image_unfit",
             Self::StateDir { .. } => "state_dir_unusable",
             Self::NotRunning { .. } => "not_running",
             Self::Died { .. } => "instance_died",
@@ -252,7 +260,8 @@ impl Error {
             Self::Build { .. } | Self::NotSource { .. } => exit::BUILD,
             Self::Toolchain(_) | Self::ToolMissing { .. } | Self::PortInUse { .. } => exit::PREREQUISITE,
             Self::EnvoyMissing { .. } | Self::EnvoyUnfit { .. } | Self::StateDir { .. } => exit::PREREQUISITE,
-            Self::DockerMissing { .. } | Self::DockerForbidden { .. } | Self::ImageMissing { .. } => exit::PREREQUISITE,
+            Self::DockerMissing { .. } | Self::DockerForbidden { .. } => exit::PREREQUISITE,
+            Self::ImageMissing { .. } | Self::ImageUnfit { .. } => exit::PREREQUISITE,
             Self::AlreadyRunning { .. } => exit::PREREQUISITE,
             Self::NotRunning { .. } | Self::Died { .. } => exit::NOT_RUNNING,
             Self::Harness { .. } | Self::Instance { .. } | Self::Store(_) | Self::Demo(_) => exit::HARNESS,
@@ -287,12 +296,15 @@ impl Error {
             }
             Self::EnvoyUnfit { .. } => "use an official Envoy 1.37 or newer with the V8 Wasm runtime".to_owned(),
             Self::DockerMissing { .. } => {
-                "start Docker, or Podman (`systemctl --user start podman.socket`), or use `--harness envoy` or `embedded`".to_owned()
+                "start Docker, or Podman (`systemctl --user start podman.socket`); the harnesses `envoy` and `embedded` need neither".to_owned()
             }
             Self::DockerForbidden { .. } => {
                 "join its group (`sudo usermod -aG docker $USER`, then log in again), or use Podman".to_owned()
             }
-            Self::ImageMissing { .. } => "name another with `--image`, or load it yourself (`docker load`, `docker pull`)".to_owned(),
+            Self::ImageMissing { .. } => "name another, or load it yourself (`docker load`, `docker pull`)".to_owned(),
+            Self::ImageUnfit { .. } => {
+                "give an image with the toolchain: of `FROM rust:1` and `RUN rustup target add wasm32-unknown-unknown`; for Go `golang:1.24`".to_owned()
+            }
             Self::StateDir { .. } => "make it writable, or set SPCTL_HOME to another directory".to_owned(),
             Self::NotRunning { .. } => "start one with `spctl quickstart` or `spctl run`".to_owned(),
             Self::Died { .. } => "start it again; its last log is kept beside the state directory".to_owned(),

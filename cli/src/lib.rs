@@ -25,6 +25,7 @@ pub mod settings;
 pub mod state;
 pub mod template;
 pub mod toolchain;
+pub mod trace;
 pub mod ui;
 
 use std::ffi::OsString;

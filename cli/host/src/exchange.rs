@@ -159,6 +159,8 @@ pub struct Exchange {
     route: RefCell<Option<Arc<RouteInfo>>>,
     /// The request has changed, or is new, since the route was resolved.
     route_is_stale: Cell<bool>,
+    /// What traces call it; 0: nothing yet.
+    number: Cell<u64>,
 }
 
 impl Exchange {
@@ -172,7 +174,16 @@ impl Exchange {
             routes,
             route: RefCell::new(None),
             route_is_stale: Cell::new(true),
+            number: Cell::new(0),
         })
+    }
+
+    /// Its number in traces, drawn when it is first asked for.
+    pub(crate) fn number(&self, next: impl FnOnce() -> u64) -> u64 {
+        if self.number.get() == 0 {
+            self.number.set(next());
+        }
+        self.number.get()
     }
 
     pub(crate) fn half(&self, side: Side) -> &Half {

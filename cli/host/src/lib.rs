@@ -33,6 +33,7 @@ mod shared;
 mod state;
 mod stats;
 mod status;
+pub mod trace;
 mod trap;
 mod vm;
 mod worker;

@@ -11,6 +11,7 @@ use wasmtime::{ExternType, FuncType, InstancePre, Linker, Module, ValType};
 use crate::abi::{self, Abi};
 use crate::engine::HostEngine;
 use crate::error::LoadError;
+use crate::shared::Process;
 use crate::state::VmState;
 
 /// A compiled, checked and linked module; shared by all threads.
@@ -44,14 +45,15 @@ pub fn digest_of(wasm: &[u8]) -> String {
 
 impl LoadedModule {
     /// Compiles and checks; `allowed` restricts the ABI when not empty.
-    pub fn load(engine: &Arc<HostEngine>, wasm: &[u8], allowed: &[String]) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn load(process: &Process, wasm: &[u8], allowed: &[String]) -> Result<Arc<Self>, LoadError> {
         check_header(wasm)?;
+        let engine = &process.engine;
         let module = Module::new(engine.wasmtime(), wasm).map_err(|error| compile_error(wasm, &error))?;
         let abi = detect_abi(&module).ok_or(LoadError::NoAbi)?;
         refuse_network_plugin(&module)?;
         let mut linker = Linker::new(engine.wasmtime());
         let refused = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
-        let mut link = abi::Link::new(&mut linker, abi, allowed);
+        let mut link = abi::Link::new(&mut linker, abi, allowed, process.trace.is_some());
         abi::link(&mut link).map_err(refused)?;
         let per_instance = check_imports(&module, &link)?;
         check_signatures(&module, abi)?;

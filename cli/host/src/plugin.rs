@@ -91,7 +91,7 @@ impl Plugin {
         let base = match known {
             Some(base) => base,
             None => {
-                let module = LoadedModule::load(&process.engine, wasm, &config.allowed_capabilities)?;
+                let module = LoadedModule::load(process, wasm, &config.allowed_capabilities)?;
                 let identity = Arc::new(VmIdentity {
                     key,
                     vm_id: config.vm_id.clone(),

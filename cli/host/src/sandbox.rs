@@ -20,6 +20,7 @@ use crate::headers::{HeaderKind, HeaderList};
 use crate::log::{Level, LogLine};
 use crate::plugin::{LoadFailure, Plugin};
 use crate::shared::{ClusterState, ClusterTable, Process, ProcessConfig};
+use crate::trace::Sink;
 use crate::worker::{Worker, WorkerFilter};
 
 /// What has left a stream so far.
@@ -69,6 +70,11 @@ impl Sandbox {
     /// A sandbox with the clusters `app`, which can be called, and `empty`,
     /// which has no host.
     pub fn new(limits: Limits) -> Result<Self, LoadError> {
+        Self::traced(limits, None)
+    }
+
+    /// The same, whose calls between plugins and host are told to `trace`.
+    pub fn traced(limits: Limits, trace: Option<Sink>) -> Result<Self, LoadError> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
         let clusters = [("app".to_owned(), ClusterState::Usable), ("empty".to_owned(), ClusterState::NoHost)].into();
@@ -81,6 +87,7 @@ impl Sandbox {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
             }),
             clusters: Arc::new(Clusters(clusters)),
+            trace,
         })?;
         let worker = Worker::new(&process, Rc::new(|| ()), Arc::new(|| ()));
         Ok(Self { process, worker, filters: RefCell::default(), lines, buffer_limit: 1 << 20 })

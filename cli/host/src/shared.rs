@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::config::{Limits, Node};
@@ -15,6 +15,7 @@ use crate::log::{Level, LogLine, LogSink};
 use crate::plugin::BaseVm;
 use crate::stats::{Number, Registry, lock};
 use crate::status::Status;
+use crate::trace::Sink;
 
 /// Envoy's name of its default runtime, in the names of statistics.
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
@@ -41,6 +42,9 @@ pub struct ProcessConfig<'a> {
     pub log_level: Level,
     pub log: LogSink,
     pub clusters: Arc<dyn ClusterTable>,
+    /// Who is told of every call between plugins and host; none: nobody, at no
+    /// cost.
+    pub trace: Option<Sink>,
 }
 
 /// One proxy process, as far as plugins can tell.
@@ -51,6 +55,8 @@ pub struct Process {
     pub(crate) data: SharedData,
     pub(crate) queues: SharedQueues,
     pub(crate) bases: Mutex<HashMap<[u8; 32], Weak<BaseVm>>>,
+    pub(crate) trace: Option<Sink>,
+    traced_streams: AtomicU64,
     stats: Registry,
     log: LogSink,
     level: AtomicU8,
@@ -70,6 +76,8 @@ impl Process {
             data: SharedData::default(),
             queues: SharedQueues::default(),
             bases: Mutex::default(),
+            trace: config.trace,
+            traced_streams: AtomicU64::new(0),
             created: stats.counter(&format!("wasm.{RUNTIME}.created")),
             active: stats.gauge(&format!("wasm.{RUNTIME}.active")),
             vm_count: stats.gauge("wasm.wasm_vm_count"),
@@ -89,6 +97,10 @@ impl Process {
 
     pub fn set_log_level(&self, level: Level) {
         self.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn next_stream_number(&self) -> u64 {
+        self.traced_streams.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn emit(&self, line: &LogLine) {

@@ -6,6 +6,7 @@ use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::context::Context;
 use crate::status::Outcome;
+use crate::trace::Recorder;
 use crate::vm::VmShared;
 
 /// Which host functions the guest may call just now.
@@ -29,6 +30,8 @@ pub(crate) struct VmState {
     pub(crate) effective: Option<Rc<Context>>,
     pub(crate) vm: Rc<VmShared>,
     pub(crate) growth: GrowthLimit,
+    /// What the call under way is told as, in a process that is traced.
+    pub(crate) recorder: Option<Box<Recorder>>,
     /// Bytes that the host keeps for the guest since the call into it began.
     kept: usize,
 }
@@ -48,6 +51,7 @@ impl VmState {
             effective: None,
             vm,
             growth: GrowthLimit { memory: memory_limit },
+            recorder: None,
             kept: 0,
         }
     }

@@ -24,6 +24,7 @@ use crate::module::{LoadedModule, Pre};
 use crate::plugin::{Plugin, VmIdentity};
 use crate::shared::ActiveVm;
 use crate::state::{Restriction, VmState};
+use crate::trace::{Answer, Numbers, Recorder};
 use crate::trap;
 use crate::worker::WorkerShared;
 
@@ -104,6 +105,17 @@ impl VmShared {
         n << 2 | kind
     }
 
+    /// A record of a call into this VM, of a process that is traced.
+    fn recorder(&self, context: &Rc<Context>, name: &'static str, parameters: &[u32]) -> Box<Recorder> {
+        Recorder::begin(context, name, parameters, &self.worker.name, &self.worker.process)
+    }
+
+    fn tell(&self, recorder: Recorder, returned: Option<&dyn Answer>) {
+        if let Some(sink) = &self.worker.process.trace {
+            recorder.end(returned, sink);
+        }
+    }
+
     pub(crate) fn register(&self, context: &Rc<Context>) {
         self.contexts.borrow_mut().insert(context.id, Rc::clone(context));
     }
@@ -140,6 +152,7 @@ pub(crate) struct Vm {
     failed: Cell<bool>,
     deadline_ticks: u64,
     deadline: Duration,
+    traced: bool,
     origin: Arc<Origin>,
     _active: ActiveVm,
 }
@@ -168,7 +181,15 @@ impl Vm {
         store.set_epoch_deadline(engine.deadline_ticks());
         store.epoch_deadline_trap();
         store.data_mut().restriction = Restriction::Start;
-        let exports = instantiate(module, &mut store).map_err(|error| {
+        if worker.process.trace.is_some() {
+            let context = Rc::clone(&store.data().current);
+            store.data_mut().recorder = Some(shared.recorder(&context, "start", &[]));
+        }
+        let instantiated = instantiate(module, &mut store);
+        if let Some(recorder) = store.data_mut().recorder.take().filter(|recorder| recorder.has_calls()) {
+            shared.tell(*recorder, instantiated.as_ref().ok().map(|_| &() as &dyn Answer));
+        }
+        let exports = instantiated.map_err(|error| {
             let failure = trap::failure("start", &error, engine.limits().deadline);
             failure.into_load_error()
         })?;
@@ -180,6 +201,7 @@ impl Vm {
             failed: Cell::new(false),
             deadline_ticks: engine.deadline_ticks(),
             deadline: engine.limits().deadline,
+            traced: worker.process.trace.is_some(),
             origin: Arc::clone(origin),
             _active: active,
         });
@@ -217,7 +239,7 @@ impl Vm {
 
     /// Calls an export on behalf of a context. None: there is no such export,
     /// or the VM has failed, perhaps just now.
-    pub(crate) fn call<P: WasmParams, R: WasmResults>(
+    pub(crate) fn call<P: WasmParams + Numbers, R: WasmResults + Answer>(
         &self,
         context: &Rc<Context>,
         name: &'static str,
@@ -235,11 +257,17 @@ impl Vm {
         let current = std::mem::replace(&mut state.current, Rc::clone(context));
         let effective = state.effective.take();
         state.forget_kept();
+        if self.traced {
+            state.recorder = Some(self.shared.recorder(context, name, &params.numbers()));
+        }
         store.set_epoch_deadline(self.deadline_ticks);
         let result = export.call(StoreContextMut::from(&mut *store), params);
         let state = store.data_mut();
         state.current = current;
         state.effective = effective;
+        if let Some(recorder) = state.recorder.take() {
+            self.shared.tell(*recorder, result.as_ref().ok().map(|value| value as &dyn Answer));
+        }
         drop(store);
         match result {
             // Its allocator has trapped meanwhile, which it did not notice.

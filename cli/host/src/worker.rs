@@ -51,11 +51,18 @@ pub(crate) struct WorkerShared {
     shutdowns: RefCell<Vec<(Rc<Vm>, Rc<Context>)>>,
     draining: RefCell<Vec<(Rc<Vm>, Rc<Context>)>>,
     tap: RefCell<Option<VecDeque<LogLine>>>,
+    /// The thread's name, in traces.
+    pub(crate) name: Arc<str>,
     wake: Rc<dyn Fn()>,
 }
 
 impl WorkerShared {
-    fn new(process: &Arc<Process>, wake: Rc<dyn Fn()>, remote_wake: Arc<dyn Fn() + Send + Sync>) -> Rc<Self> {
+    fn new(
+        process: &Arc<Process>,
+        name: &str,
+        wake: Rc<dyn Fn()>,
+        remote_wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             process: Arc::clone(process),
             mailbox: Arc::new(Mailbox { news: Mutex::default(), wake: remote_wake }),
@@ -68,13 +75,14 @@ impl WorkerShared {
             shutdowns: RefCell::default(),
             draining: RefCell::default(),
             tap: RefCell::new(None),
+            name: name.into(),
             wake,
         })
     }
 
     /// A worker for trying a plugin out: keeps its lines, carries nothing out.
     pub(crate) fn aside(process: &Arc<Process>) -> Rc<Self> {
-        let worker = Self::new(process, Rc::new(|| ()), Arc::new(|| ()));
+        let worker = Self::new(process, "load", Rc::new(|| ()), Arc::new(|| ()));
         worker.tap.replace(Some(VecDeque::new()));
         worker
     }
@@ -329,7 +337,8 @@ impl Worker {
     /// something for [`Worker::run_due`], [`Worker::next_callout`] or
     /// [`Worker::next_grpc`].
     pub fn new(process: &Arc<Process>, wake: Rc<dyn Fn()>, remote_wake: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self(WorkerShared::new(process, wake, remote_wake))
+        let thread = std::thread::current();
+        Self(WorkerShared::new(process, thread.name().unwrap_or_default(), wake, remote_wake))
     }
 
     /// Puts a plugin to work on this thread. A failure here leaves the filter

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use spctl_host::trace::Sink;
 use spctl_host::{Level, Limits, LogSink, Node, PluginConfig};
 
 pub use cluster::{Cluster, UpstreamProtocol, UpstreamTls};
@@ -42,6 +43,8 @@ pub struct ProxyConfig {
     /// Level of the `wasm` logger at the start.
     pub log_level: Level,
     pub log: LogSink,
+    /// Who is told of every call between plugins and host.
+    pub trace: Option<Sink>,
 }
 
 impl ProxyConfig {
@@ -58,6 +61,7 @@ impl ProxyConfig {
             module_cache: None,
             log_level: Level::Info,
             log,
+            trace: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Proxy {
             log_level: config.log_level,
             log: config.log,
             clusters,
+            trace: config.trace,
         })
         .map_err(StartError::Engine)?;
         let targets = config.clusters.iter().map(|cluster| upstream::target(cluster, process.stats()));

@@ -1,6 +1,11 @@
 //! Docker's API as Docker Engine, Docker Desktop and Podman speak it: images,
 //! containers, their output and their end. The only module that names bollard.
 
+mod job;
+mod stderr;
+
+pub use job::{Job, JobContainer, Output, Package};
+
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -11,11 +16,10 @@ use bollard::API_DEFAULT_VERSION;
 use bollard::errors::Error as ApiError;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use crate::error::{Error, Result};
 
@@ -36,7 +40,9 @@ pub struct Docker {
     podman: bool,
 }
 
-/// A container to run; it is removed when it ends.
+/// A container to run. It stays when it ends, for its last lines and its exit
+/// status; and a daemon with live-restore spares it, unlike one that is to be
+/// removed: whoever runs it removes it.
 pub struct Container<'a> {
     pub image: &'a str,
     pub name: &'a str,
@@ -80,6 +86,11 @@ impl Docker {
             Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
             Err(error) => Err(failed("look for an image", &error)),
         }
+    }
+
+    /// Pulls the image unless it is there.
+    pub async fn prepare(&self, image: &str, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
+        if self.has_image(image).await? { Ok(()) } else { self.pull(image, progress).await }
     }
 
     /// Pulls an image; `progress` hears of bytes fetched and bytes known of.
@@ -137,7 +148,6 @@ impl Docker {
             cmd: Some(arguments.to_vec()),
             exposed_ports: Some(container.ports.iter().map(|port| format!("{port}/tcp")).collect()),
             host_config: Some(HostConfig {
-                auto_remove: Some(true),
                 binds: Some(binds),
                 network_mode: (!self.in_machine).then(|| "host".to_owned()),
                 port_bindings: Some(ports.collect()),
@@ -148,22 +158,6 @@ impl Docker {
             }),
             ..ContainerCreateBody::default()
         }
-    }
-
-    /// Its stderr from the beginning; ends with the container.
-    pub fn stderr(&self, id: &str) -> impl AsyncRead + Unpin + use<> {
-        let (mut write, read) = tokio::io::duplex(64 << 10);
-        let (api, id) = (self.api.clone(), id.to_owned());
-        tokio::spawn(async move {
-            let options = LogsOptionsBuilder::new().follow(true).stderr(true).build();
-            let mut output = std::pin::pin!(api.logs(&id, Some(options)));
-            while let Some(Ok(part)) = output.next().await {
-                if write.write_all(part.as_ref()).await.is_err() {
-                    return;
-                }
-            }
-        });
-        read
     }
 
     /// Waits for the container's end and says how it ended. A daemon that goes
@@ -199,7 +193,7 @@ impl Docker {
         if let Err(ApiError::DockerResponseServerError { status_code: 409, .. }) =
             self.api.remove_container(id, Some(options)).await
         {
-            // Its own removal at its end is under way.
+            // Somebody else is removing it.
             let options = WaitContainerOptionsBuilder::new().condition("removed").build();
             let mut gone = std::pin::pin!(self.api.wait_container(id, Some(options)));
             let _ = tokio::time::timeout(ANSWER, gone.next()).await;

@@ -9,6 +9,7 @@ mod walk;
 pub use plugins::{Code, DISCOVERED, Placed};
 pub use repair::Repair;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -93,6 +94,28 @@ impl Bootstrap {
             }
         });
         files
+    }
+
+    /// A module of that name where courses and builds put it: beside this file.
+    pub fn near(&self, name: &OsStr) -> Option<PathBuf> {
+        let beside = self.path.parent().unwrap_or(Path::new("."));
+        let places = ["", "wasm", "target/wasm32-unknown-unknown/release"];
+        places.map(|dir| beside.join(dir).join(name)).into_iter().find(|near| near.is_file())
+    }
+
+    /// Addresses that it listens on, each with its key.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let read = |key: String, place: Option<&Value>| {
+            let socket = place?.pointer("/address/socket_address")?;
+            let port = u16::try_from(socket.get("port_value")?.as_u64()?).ok()?;
+            let host = socket.get("address")?.as_str()?.parse().ok()?;
+            Some((key, SocketAddr::new(host, port)))
+        };
+        let listeners = self.document.pointer("/static_resources/listeners").and_then(Value::as_array);
+        let listeners = listeners.into_iter().flatten().enumerate();
+        let listeners = listeners.map(|(at, one)| read(format!("static_resources.listeners[{at}]"), Some(one)));
+        let admin = read("admin".into(), self.document.get("admin"));
+        listeners.chain([admin]).flatten().collect()
     }
 
     /// An error at a key of this file.

@@ -2,6 +2,7 @@
 //! toolchain that is there, and what the module is once it is built.
 
 mod digest;
+mod docker;
 mod go;
 mod rust;
 
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 pub use digest::{Updated, update};
+pub use docker::{BUILD_LABEL, Listener, build as build_in_docker, build_capture as build_capture_in_docker};
 
 use crate::error::{Error, Result};
 use crate::harness::Module;
@@ -31,18 +33,43 @@ pub fn build(source: &Path, step: &dyn Fn(&str)) -> Result<Built> {
     let started = Instant::now();
     let (path, toolchain) = if source.join("Cargo.toml").is_file() {
         rust::build(&source, step)?
-    } else if source.join("go.mod").is_file() {
+    } else if is_go(&source) {
         go::build(&source, step)?
     } else {
-        return Err(Error::NotSource { path: source, reason: "it has neither Cargo.toml nor go.mod".into() });
+        return Err(no_source(source));
     };
     finish(path, toolchain, started)
+}
+
+fn is_go(source: &Path) -> bool {
+    source.join("go.mod").is_file()
+}
+
+fn no_source(path: PathBuf) -> Error {
+    Error::NotSource { path, reason: "it has neither Cargo.toml nor go.mod".into() }
+}
+
+/// What a build does not read: version control, and what builds made.
+fn unpackable(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name == ".git"
+        || name == "node_modules"
+        || path.join("CACHEDIR.TAG").exists()
+        || name == "target" && path.with_file_name("Cargo.toml").exists()
 }
 
 /// Builds the capture filter's own source, which the binary carries, and
 /// writes the module to `to`.
 pub fn build_capture(to: &Path, step: &dyn Fn(&str)) -> Result<Built> {
     let started = Instant::now();
+    let root = capture_source()?;
+    let (built, toolchain) = rust::build_capture(&root, step)?;
+    std::fs::copy(&built, to).map_err(|source| Error::Unwritable { path: to.to_owned(), source })?;
+    finish(to.to_owned(), toolchain, started)
+}
+
+/// Writes the capture filter's source where it can be built.
+fn capture_source() -> Result<PathBuf> {
     let home = state::Home::locate()?;
     let root = home.cache().join("source");
     for (name, bytes) in bundle::SOURCE {
@@ -56,9 +83,7 @@ pub fn build_capture(to: &Path, step: &dyn Fn(&str)) -> Result<Built> {
         }
         state::write_private(&path, &standalone(name, bytes))?;
     }
-    let (built, toolchain) = rust::build_capture(&root, step)?;
-    std::fs::copy(&built, to).map_err(|source| Error::Unwritable { path: to.to_owned(), source })?;
-    finish(to.to_owned(), toolchain, started)
+    Ok(root)
 }
 
 /// The workspace's manifest with the filter as its only member.
@@ -86,5 +111,5 @@ fn compile(mut command: Command, source: &Path) -> Result<Vec<u8>> {
         return Ok(output.stdout);
     }
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Error::Build { path: source.to_owned(), output: text })
+    Err(Error::Build { path: source.to_owned(), output: text, shown: false })
 }

@@ -38,7 +38,7 @@ pub(super) fn build_capture(root: &Path, step: &dyn Fn(&str)) -> Result<(PathBuf
 
 /// What the crate's own `.cargo/config.toml` asks for, if it is one of the two
 /// targets that Envoy loads.
-fn configured_target(source: &Path) -> &'static str {
+pub(super) fn configured_target(source: &Path) -> &'static str {
     let configured = source.ancestors().find_map(|dir| std::fs::read_to_string(dir.join(".cargo/config.toml")).ok());
     let wasi = configured.is_some_and(|text| {
         text.lines().any(|line| line.trim_start().starts_with("target") && line.contains(WASI_TARGET))
@@ -47,7 +47,7 @@ fn configured_target(source: &Path) -> &'static str {
 }
 
 /// The `.wasm` file among the artifacts that Cargo names.
-fn module(messages: &[u8], source: &Path) -> Result<PathBuf> {
+pub(super) fn module(messages: &[u8], source: &Path) -> Result<PathBuf> {
     let text = String::from_utf8_lossy(messages);
     let mut modules: Vec<PathBuf> = text
         .lines()

@@ -9,8 +9,12 @@ use serde::Serialize;
 use super::Context;
 use crate::adapters::http;
 use crate::bootstrap::PathMap;
-use crate::doctor::{Evidence, Finding, Severity, examine_bootstrap, examine_instance, examine_machine};
+use crate::bundle;
+use crate::doctor::{
+    Evidence, Examiner, Finding, PluginFile, Severity, examine_bootstrap, examine_instance, examine_machine,
+};
 use crate::error::{Error, Result};
+use crate::harness::{EnvoyBinary, Kind, missing_import};
 use crate::instance::{Client, InstanceStatus, LogEntry, Target};
 use crate::logs::Line;
 use crate::state::{Found, write_private};
@@ -54,10 +58,8 @@ struct Findings {
 pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let progress = context.output.progress();
     progress.step("looking at this machine");
-    let mut findings = examine_machine(&context.home, args.envoy_path.as_deref(), args.fix).await;
-    if let Some(path) = &args.bootstrap {
-        findings.extend(bootstrap(path, &args)?);
-    }
+    let (mut findings, envoy) = examine_machine(&context.home, args.envoy_path.as_deref(), args.fix).await;
+    let mut running = Vec::new();
     let names = match &args.name {
         Some(name) => vec![name.clone()],
         None => context.home.names(),
@@ -67,7 +69,15 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
             continue;
         }
         progress.step(&format!("looking at `{name}`"));
-        findings.extend(examine_instance(&evidence(&name, context).await?));
+        let evidence = evidence(&name, context, envoy.as_ref()).await?;
+        findings.extend(examine_instance(&evidence));
+        running.push(evidence.status);
+    }
+    if let Some(path) = &args.bootstrap {
+        progress.step(&format!("looking at {}", path.display()));
+        let (cache, envoy) = (context.home.cache().join("modules"), envoy.as_ref());
+        let examiner = Examiner { maps: &args.map, cache, envoy, running: &running };
+        findings.extend(bootstrap(path, &examiner, args.fix).await?);
     }
     drop(progress);
     findings.sort_by_key(|finding| finding.severity);
@@ -78,9 +88,9 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     if open.is_empty() { Ok(()) } else { Err(Error::Unwell { count: open.len(), codes: open.join(", ") }) }
 }
 
-fn bootstrap(path: &Path, args: &Args) -> Result<Vec<Finding>> {
-    let (repaired, mut findings) = examine_bootstrap(path, &args.map)?;
-    if args.fix && findings.iter().any(|finding| finding.code == "config_outdated") {
+async fn bootstrap(path: &Path, examiner: &Examiner<'_>, fix: bool) -> Result<Vec<Finding>> {
+    let (repaired, mut findings) = examine_bootstrap(path, examiner).await?;
+    if fix && findings.iter().any(|finding| finding.code == "config_outdated") {
         let copy = path.with_extension("fixed.yaml");
         let text = serde_yaml::to_string(&repaired.document).map_err(|e| Error::Protocol(e.to_string()))?;
         write_private(&copy, text.as_bytes())?;
@@ -92,7 +102,7 @@ fn bootstrap(path: &Path, args: &Args) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn evidence(name: &str, context: &Context<'_>) -> Result<Evidence> {
+async fn evidence(name: &str, context: &Context<'_>, envoy: Option<&EnvoyBinary>) -> Result<Evidence> {
     let client = Client::find(&context.home, name)?;
     let status: InstanceStatus = client.get("/status").await?;
     let mut lines: Vec<Line> = Vec::new();
@@ -106,7 +116,34 @@ async fn evidence(name: &str, context: &Context<'_>) -> Result<Evidence> {
         Some(Ok(target)) => probe(&target).await,
         _ => (None, None),
     };
-    Ok(Evidence { status, lines, skew_s, backend_error })
+    let files = files(&status, envoy).await;
+    Ok(Evidence { status, lines, skew_s, backend_error, files })
+}
+
+/// The plugins' files as they are now. Where no Envoy has had a word yet, the
+/// machine's own is asked for one.
+async fn files(status: &InstanceStatus, envoy: Option<&EnvoyBinary>) -> Vec<PluginFile> {
+    let envoy = envoy.filter(|_| status.harness == Kind::Embedded.name());
+    let mut files = Vec::new();
+    for plugin in &status.plugins {
+        let Some(path) = &plugin.path else { continue };
+        let digest = bundle::read(&plugin.name, path).map(|module| module.digest);
+        let refused = match envoy {
+            Some(envoy) if digest.is_ok() => {
+                let line = missing_import(envoy, path).await;
+                line.map(|line| format!("envoy {}: {line}", envoy.version))
+            }
+            _ => None,
+        };
+        let why = |error: Error| [vec![error.to_string()], error.causes()].concat().join(": ");
+        files.push(PluginFile {
+            plugin: plugin.name.clone(),
+            path: path.clone(),
+            digest: digest.map_err(why),
+            refused,
+        });
+    }
+    files
 }
 
 /// Connects to the backend; over plain HTTP its `date` tells the time there.

@@ -31,7 +31,7 @@ async fn held(args: &Args, context: &Context<'_>) -> Result<()> {
     let path = context.home.instance(&args.name.name).file("spec.json");
     let spec: Spec =
         serde_json::from_slice(&read_small(&path, SPEC_MAX)?).map_err(|e| Error::Protocol(e.to_string()))?;
-    hold(&context.home, spec, |_, started| {
+    hold(&context.home, spec, None, |_, started| {
         answer_parent(Ok(&started));
         Ok(())
     })

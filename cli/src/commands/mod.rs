@@ -34,7 +34,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
     // Neither needs a state directory.
     match cli.command {
         Command::Completions(args) => return completions::run(&args, output),
-        Command::Build(args) => return build::run(&args, output),
+        Command::Build(args) => return block_on(build::run(&args, output)),
         Command::Config(args) => return config::run(args, output),
         _ => {}
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Context, fetch};
 use crate::args::{NameArg, Place};
@@ -16,6 +17,7 @@ use crate::instance::{
 use crate::logs::Level;
 use crate::settings::Settings;
 use crate::state::is_valid_name;
+use crate::trace::Trace;
 use crate::ui::{Output, Style, short_digest};
 
 /// Run a filter, or a chain of filters, in front of an HTTP service.
@@ -106,6 +108,11 @@ pub struct Args {
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     deadline: u64,
 
+    /// Show each call between plugins and host, with arguments, status and time (embedded harness); with PREFIX only functions of such names.
+    #[arg(long, value_name = "PREFIX,…", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          value_delimiter = ',', conflicts_with = "detach")]
+    trace_hostcalls: Option<Vec<String>>,
+
     /// Run in the background; `spctl down` stops it.
     #[arg(long, short)]
     detach: bool,
@@ -113,11 +120,21 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let detach = args.detach;
+    let trace = args.trace_hostcalls.clone().map(|only| {
+        let live = context.output.live();
+        Trace { only, to: Arc::new(move |told| live.trace(told)) }
+    });
     let own = match &args.bootstrap {
         Some(path) => Some(own_bootstrap(path, &args, context).await?),
         None => None,
     };
     let spec = resolve(args, own, Settings::load()?, context.output)?;
+    if trace.is_some() && spec.harness != Kind::Embedded {
+        let harness = spec.harness.name();
+        return Err(Error::Usage(format!(
+            "`--trace-hostcalls` needs `--harness embedded`: the {harness} harness cannot see single host calls"
+        )));
+    }
     if detach {
         let progress = context.output.progress();
         fetch(&spec, &progress).await?;
@@ -130,7 +147,9 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let progress = output.progress();
     fetch(&spec, &progress).await?;
     progress.step(&format!("starting `{}` on the {} harness", spec.name, spec.harness.name()));
-    let counters = hold(&context.home, spec, |instance, started| {
+    // Its first lines come while it starts.
+    let progress = trace.is_none().then_some(progress);
+    let counters = hold(&context.home, spec, trace, |instance, started| {
         drop(progress);
         follow_logs(instance.logs.follow().1);
         announce(&started, output, false)

@@ -1,5 +1,7 @@
 //! Rules about a running instance.
 
+use std::path::PathBuf;
+
 use super::{Finding, Severity};
 use crate::harness::Kind;
 use crate::instance::InstanceStatus;
@@ -14,6 +16,17 @@ pub struct Evidence {
     pub skew_s: Option<i64>,
     /// Why no connection to the backend could be made.
     pub backend_error: Option<String>,
+    pub files: Vec<PluginFile>,
+}
+
+/// A plugin's file as it is now.
+pub struct PluginFile {
+    pub plugin: String,
+    pub path: PathBuf,
+    /// Its plugin digest, or why it cannot be read.
+    pub digest: std::result::Result<String, String>,
+    /// What the machine's Envoy says of it, where that lacks an import.
+    pub refused: Option<String>,
 }
 
 /// More than this between the clocks and traces of several machines fall apart.
@@ -21,7 +34,7 @@ const SKEW_MAX_S: i64 = 5;
 
 /// All findings, in the order of what they break.
 pub fn examine(evidence: &Evidence) -> Vec<Finding> {
-    let rules = [proxies, traps, backend, exports, drops, configuration, levels, evictions];
+    let rules = [proxies, traps, files, backend, exports, drops, configuration, levels, evictions];
     rules.iter().flat_map(|rule| rule(evidence)).collect()
 }
 
@@ -63,6 +76,40 @@ fn traps(evidence: &Evidence) -> Vec<Finding> {
     let trap = evidence.lines.iter().rev().find(|line| line.message.starts_with("Function: "));
     let found = trap.map(|line| Finding::new("plugin_failed", Severity::Error, quoted(line), FAILED, RELOAD));
     found.into_iter().collect()
+}
+
+/// What is served, and what lies on the disk meanwhile.
+fn files(evidence: &Evidence) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in &evidence.files {
+        let shown = file.path.display();
+        let served = evidence.status.plugins.iter().find(|plugin| plugin.name == file.plugin);
+        match (&file.digest, served) {
+            (Ok(digest), Some(served)) if *digest != served.plugin_digest => {
+                let seen = format!("`{}` serves {}, {shown} is {digest} now", file.plugin, served.plugin_digest);
+                let (why, fix) = ("the file has changed since it was loaded", "`spctl reload` puts it to work");
+                findings.push(Finding::new("plugin_file_changed", Severity::Warning, seen, why, fix));
+            }
+            (Err(error), _) => {
+                let seen = format!("`{}`: {shown}: {error}", file.plugin);
+                let why = "it is served from memory; it cannot be loaded again";
+                let fix = "put the file back, or `spctl reload --plugin FILE`";
+                findings.push(Finding::new("plugin_file_missing", Severity::Warning, seen, why, fix));
+            }
+            _ => {}
+        }
+        if let Some(line) = &file.refused {
+            findings.push(too_new(&file.plugin, line, Severity::Warning));
+        }
+    }
+    findings
+}
+
+/// A plugin that imports what an Envoy does not have, in that Envoy's words.
+pub(super) fn too_new(plugin: &str, line: &str, severity: Severity) -> Finding {
+    let why = "this Envoy has no such function: it would refuse the plugin";
+    let fix = "use a newer Envoy (`--envoy-path`), or build the plugin without what needs it";
+    Finding::new("plugin_too_new", severity, format!("`{plugin}`: {line}"), why, fix)
 }
 
 fn backend(evidence: &Evidence) -> Vec<Finding> {
@@ -214,6 +261,7 @@ mod tests {
             lines: messages.iter().map(line).collect(),
             skew_s: None,
             backend_error: None,
+            files: Vec::new(),
         }
     }
 

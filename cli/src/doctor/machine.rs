@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::{Finding, Severity};
 use crate::adapters::docker::{self, Docker};
+use crate::builder::BUILD_LABEL;
 use crate::error::Error;
-use crate::harness::{CONTAINER_LABEL, find_envoy};
+use crate::harness::{CONTAINER_LABEL, EnvoyBinary, find_envoy};
 use crate::state::{Found, Home};
 use crate::toolchain::{Toolchain, WASM_TARGET};
 
@@ -13,17 +14,18 @@ use crate::toolchain::{Toolchain, WASM_TARGET};
 const LOW_BYTES: u64 = 200 << 20;
 
 /// Everything of this machine; with `mend`, what can be mended without harm is.
-pub async fn examine(home: &Home, envoy: Option<&Path>, mend: bool) -> Vec<Finding> {
+/// The Envoy to try plugins with comes along, if there is one.
+pub async fn examine(home: &Home, envoy: Option<&Path>, mend: bool) -> (Vec<Finding>, Option<EnvoyBinary>) {
     let mut findings = state(home);
     findings.extend(stale_instances(home, mend));
     findings.extend(docker(home, mend).await);
-    if let Err(error) = find_envoy(envoy).await {
+    let envoy = find_envoy(envoy).await.map_err(|error| {
         findings.push(needs(&error, "`--harness envoy` cannot be used"));
-    }
+    });
     if let Err(missing) = Toolchain::find(WASM_TARGET, Path::new(".")) {
-        findings.push(needs(&Error::Toolchain(missing), "`spctl build` cannot build Rust plugins"));
+        findings.push(needs(&Error::Toolchain(missing), "`spctl build` needs `--in-docker` for Rust plugins"));
     }
-    findings
+    (findings, envoy.ok())
 }
 
 /// Something that only some commands need.
@@ -73,13 +75,21 @@ fn stale_instances(home: &Home, mend: bool) -> Vec<Finding> {
     findings
 }
 
-/// Containers of this home whose instance is gone.
+/// Containers of this home whose instance is gone, and of builds that were killed.
 async fn docker(home: &Home, mend: bool) -> Vec<Finding> {
     let docker = match Docker::connect().await {
         Ok(docker) => docker,
         Err(error) => return vec![needs(&error, "`--harness docker` cannot be used")],
     };
     let mut findings = Vec::new();
+    for (id, pid) in docker.with_label(BUILD_LABEL).await.unwrap_or_default() {
+        let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+        // Somebody else's process may not be asked, which says that it lives.
+        let gone = pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
+        if gone {
+            findings.push(stale_container(&id, "it was started by a build that was killed", mend));
+        }
+    }
     for (id, directory) in docker.with_label(CONTAINER_LABEL).await.unwrap_or_default() {
         let directory = Path::new(&directory);
         let ours = directory.starts_with(home.path().join("instances"));
@@ -89,14 +99,17 @@ async fn docker(home: &Home, mend: bool) -> Vec<Finding> {
         if !ours || alive {
             continue;
         }
-        let evidence = format!("container {}", id.get(..12).unwrap_or(&id));
-        let why = "it was started by an instance that is gone";
-        let mut finding = Finding::new("container_stale", Severity::Warning, evidence, why, "`spctl doctor --fix`");
-        if mend {
-            docker::remove_now(&id);
-            finding.fixed = true;
-        }
-        findings.push(finding);
+        findings.push(stale_container(&id, "it was started by an instance that is gone", mend));
     }
     findings
+}
+
+fn stale_container(id: &str, why: &str, mend: bool) -> Finding {
+    let evidence = format!("container {}", id.get(..12).unwrap_or(id));
+    let mut finding = Finding::new("container_stale", Severity::Warning, evidence, why, "`spctl doctor --fix`");
+    if mend {
+        docker::remove_now(id);
+        finding.fixed = true;
+    }
+    finding
 }

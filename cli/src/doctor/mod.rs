@@ -1,12 +1,12 @@
-//! What can be wrong, found by its evidence: pure rules over what an instance,
-//! a file or the machine say of themselves.
+//! What can be wrong, found by its evidence: rules over what an instance, a
+//! file or the machine say of themselves.
 
 mod bootstrap;
 mod instance;
 mod machine;
 
-pub use bootstrap::examine as examine_bootstrap;
-pub use instance::{Evidence, examine as examine_instance};
+pub use bootstrap::{Examiner, examine as examine_bootstrap};
+pub use instance::{Evidence, PluginFile, examine as examine_instance};
 pub use machine::examine as examine_machine;
 
 use serde::Serialize;

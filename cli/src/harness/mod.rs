@@ -5,7 +5,9 @@ mod embedded;
 mod envoy;
 
 pub use embedded::Embedded;
-pub use envoy::{Binary as EnvoyBinary, CONTAINER_LABEL, DEFAULT_IMAGE, Envoy, find_envoy, prepare_image};
+pub use envoy::{
+    Binary as EnvoyBinary, CONTAINER_LABEL, DEFAULT_IMAGE, Envoy, find_envoy, missing_import, prepare_image,
+};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 use crate::logs::Level;
 use crate::state::hex;
+use crate::trace::Trace;
 
 /// The kinds of harness of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -56,6 +59,8 @@ pub struct Topology {
     pub workers: usize,
     pub log_level: Level,
     pub limits: Limits,
+    /// Who is told of host calls; only the embedded harness can.
+    pub trace: Option<Trace>,
 }
 
 /// A user's bootstrap whose Wasm filters were taken out.

@@ -62,11 +62,9 @@ fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     // Courses and images mount the module somewhere else.
-    let name = path.file_name().unwrap_or_default();
-    let beside = bootstrap.path.parent().unwrap_or(Path::new("."));
-    let near = ["", "wasm", "target/wasm32-unknown-unknown/release"].map(|dir| beside.join(dir).join(name));
+    let near = bootstrap.near(path.file_name().unwrap_or_default());
     let from = path.parent().unwrap_or(Path::new("/")).display();
-    let hint = match near.iter().find(|near| near.is_file()).and_then(|near| near.parent()) {
+    let hint = match near.as_deref().and_then(Path::parent) {
         Some(dir) if dir.as_os_str().is_empty() => format!("; `--map {from}=.` would find it"),
         Some(dir) => format!("; `--map {from}={}` would find it", dir.display()),
         None => format!("; say where it is with `--map {from}=DIRECTORY`"),
@@ -74,7 +72,9 @@ fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {
     Err(bootstrap.refused("code.local.filename".into(), format!("there is no file `{}`{hint}", path.display())))
 }
 
-async fn fetch(url: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
+/// A remote module of the digest that the bootstrap says; a wrong one is
+/// refused at the key `code.remote.sha256`.
+pub async fn fetch(url: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
     let refused = |reason: String| bootstrap.refused("code.remote".into(), reason);
     let target = Target::parse(url)?;
     if target.tls {

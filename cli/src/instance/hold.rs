@@ -13,10 +13,16 @@ use super::spec::Spec;
 use super::status::{Counters, Started};
 use crate::error::{Error, Result};
 use crate::state::{Found, Home};
+use crate::trace::Trace;
 
 /// Starts the instance, tells `ready`, and returns when it has stopped, with
-/// its final counters. Whatever happens, its directory is gone afterwards.
-pub async fn hold(home: &Home, spec: Spec, ready: impl FnOnce(&Instance, Started) -> Result<()>) -> Result<Counters> {
+/// its final counters. `trace` is told of host calls. Whatever happens, its directory is gone afterwards.
+pub async fn hold(
+    home: &Home,
+    spec: Spec,
+    trace: Option<Trace>,
+    ready: impl FnOnce(&Instance, Started) -> Result<()>,
+) -> Result<Counters> {
     let dir = home.instance(&spec.name);
     if matches!(dir.find()?, Found::Dead) && dir.record().is_some() {
         dir.clean_up_dead()?;
@@ -26,7 +32,7 @@ pub async fn hold(home: &Home, spec: Spec, ready: impl FnOnce(&Instance, Started
         let harness = dir.record().map_or_else(|| "same".to_owned(), |record| record.harness);
         return Err(Error::AlreadyRunning { name: spec.name, harness });
     };
-    let result = hold_locked(home, spec, ready).await;
+    let result = hold_locked(home, spec, trace, ready).await;
     let removed = dir.remove(result.is_err());
     drop(lock);
     let counters = result?;
@@ -37,6 +43,7 @@ pub async fn hold(home: &Home, spec: Spec, ready: impl FnOnce(&Instance, Started
 async fn hold_locked(
     home: &Home,
     spec: Spec,
+    trace: Option<Trace>,
     ready: impl FnOnce(&Instance, Started) -> Result<()>,
 ) -> Result<Counters> {
     let failed = Error::io("cannot watch for signals");
@@ -45,7 +52,7 @@ async fn hold_locked(
     let dir = home.instance(&spec.name);
     let mut warnings = Vec::new();
     let instance = tokio::select! {
-        started = Instance::start(spec, home, dir.clone(), &mut warnings) => Arc::new(started?),
+        started = Instance::start(spec, home, dir.clone(), trace, &mut warnings) => Arc::new(started?),
         _ = terminate.recv() => return Err(Error::Interrupted),
         _ = interrupt.recv() => return Err(Error::Interrupted),
     };

@@ -16,7 +16,7 @@ mod status;
 
 pub use client::{Client, Lines};
 pub use detach::{answer_parent, start_detached};
-pub use given::plugins as given_plugins;
+pub use given::{fetch as fetch_module, plugins as given_plugins};
 pub use hold::hold;
 pub use plan::CAPTURE;
 pub use running::Instance;

@@ -12,6 +12,7 @@ use crate::bundle;
 use crate::error::{Error, Result};
 use crate::harness::{Cluster, Direction, Filter, Listener, Module, Own, Topology};
 use crate::state::read_small;
+use crate::trace::Trace;
 
 /// The capture filter's name among plugins.
 pub const CAPTURE: &str = "capture";
@@ -148,7 +149,7 @@ pub(super) fn filters(
         .collect()
 }
 
-pub(super) fn topology(spec: &Spec, places: &Places, filters: Vec<Filter>) -> Topology {
+pub(super) fn topology(spec: &Spec, places: &Places, filters: Vec<Filter>, trace: Option<Trace>) -> Topology {
     let chain = |direction| spec.plugins.iter().map(|plugin| filter_name(&plugin.name, direction)).collect();
     let mut clusters = vec![cluster("upstream", &places.upstream), cluster(BACKEND_CLUSTER, &places.backend)];
     let mut listeners = vec![Listener {
@@ -177,11 +178,12 @@ pub(super) fn topology(spec: &Spec, places: &Places, filters: Vec<Filter>) -> To
         let files = bootstrap.files();
         return Topology {
             own: Some(Own { document: bootstrap.document.clone(), files }),
+            trace,
             ..assembled(spec, listeners, clusters, filters)
         };
     }
     clusters.extend(places.clusters.iter().map(|(name, target)| cluster(name, target)));
-    assembled(spec, listeners, clusters, filters)
+    Topology { trace, ..assembled(spec, listeners, clusters, filters) }
 }
 
 fn assembled(spec: &Spec, listeners: Vec<Listener>, clusters: Vec<Cluster>, filters: Vec<Filter>) -> Topology {
@@ -194,6 +196,7 @@ fn assembled(spec: &Spec, listeners: Vec<Listener>, clusters: Vec<Cluster>, filt
         workers: spec.workers,
         log_level: spec.log_level,
         limits: spec.limits,
+        trace: None,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::harness::{Embedded, Envoy, Filter, Harness, Kind, Proof, Topology, find_envoy};
 use crate::logs::{Level, LogHub};
 use crate::state::{Child, Home, InstanceDir, Record};
+use crate::trace::Trace;
 
 /// The ports that are taken when they are free and the user named none.
 const INBOUND_PORT: u16 = 10_000;
@@ -52,7 +53,13 @@ pub(super) struct Slot {
 
 impl Instance {
     /// Starts everything, or nothing. Warnings are for the user to read.
-    pub async fn start(spec: Spec, home: &Home, dir: InstanceDir, warnings: &mut Vec<String>) -> Result<Self> {
+    pub async fn start(
+        spec: Spec,
+        home: &Home,
+        dir: InstanceDir,
+        trace: Option<Trace>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
         let logs = LogHub::default();
         let mut loaded = Vec::new();
         for plugin in &spec.plugins {
@@ -74,7 +81,7 @@ impl Instance {
             slots.push(Slot { spec: plugin.clone(), loaded, filters, load });
         }
         let filters = slots.iter().flat_map(|slot| slot.filters.clone()).collect();
-        let mut topology = plan::topology(&spec, &places, filters);
+        let mut topology = plan::topology(&spec, &places, filters, trace);
         let mut begun = begin(&spec, topology.clone(), home, &dir, &logs).await;
         if spec.listen.is_none() && matches!(begun, Err(Error::PortInUse { .. })) {
             // Somebody took the well-known port in this very moment: any will do.
@@ -86,7 +93,7 @@ impl Instance {
             let keys = Embedded::unheeded(own).into_iter();
             warnings.extend(keys.map(|key| format!("`{key}` has no effect on the embedded harness")));
         }
-        let aside = Topology { filters: Vec::new(), ..topology };
+        let aside = Topology { filters: Vec::new(), trace: None, ..topology };
         if let (Some(demo), Some(outbound)) = (&demo, harness.addresses().outbound) {
             demo.call_inventory_at(outbound);
         }

@@ -2,12 +2,14 @@
 //! progress, warnings and errors on stderr.
 
 mod exchanges;
+mod live;
 mod output;
 mod progress;
 mod style;
 mod table;
 
 pub use exchanges::exchange_table;
+pub use live::Live;
 pub use output::{Format, Output};
 pub use progress::Progress;
 pub use style::{Style, short_digest};

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Progress, Style};
+use super::{Live, Progress, Style};
 use crate::error::{Error, Result};
 
 /// The envelope's version: members may be added, never renamed or removed.
@@ -42,12 +42,21 @@ impl Output {
         }
     }
 
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
     pub fn progress(&self) -> Progress {
         Progress::new(self.quiet)
+    }
+
+    /// For lines that come from another thread.
+    pub fn live(&self) -> Live {
+        Live { format: self.format, command: self.command, style: self.err }
     }
 
     /// The command's one result.
@@ -100,7 +109,8 @@ impl Output {
             return;
         }
         let mut text = String::new();
-        for (n, cause) in report.causes.iter().enumerate() {
+        let causes = if matches!(error, Error::Build { shown: true, .. }) { &[][..] } else { &report.causes };
+        for (n, cause) in causes.iter().enumerate() {
             let mark = if matches!(error, Error::Build { .. }) { String::new() } else { format!("  {}: ", n + 1) };
             text.push_str(&self.err.dim(&format!("{mark}{cause}\n")));
         }
@@ -116,7 +126,7 @@ impl Output {
 
     fn envelope<T: Serialize>(&self, data: &T) -> Result<Value> {
         let data = serde_json::to_value(data).map_err(|e| Error::Protocol(e.to_string()))?;
-        Ok(json!({"schema": SCHEMA, "command": self.command, "data": data, "warnings": *self.warnings.borrow()}))
+        Ok(envelope(self.command, &data, &self.warnings.borrow()))
     }
 
     fn stdout(&self, text: &str) -> Result<()> {
@@ -126,4 +136,9 @@ impl Output {
             other => other.map_err(Error::io("cannot write to standard output")),
         }
     }
+}
+
+/// A result as it crosses to machines.
+pub(super) fn envelope(command: &str, data: &Value, warnings: &[String]) -> Value {
+    json!({"schema": SCHEMA, "command": command, "data": data, "warnings": warnings})
 }

@@ -37,6 +37,17 @@ impl Progress {
         }
     }
 
+    /// A line of a program that works for the step; stays on the screen.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None if self.lines => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            None => {}
+        }
+    }
+
     /// A detail of the running step; only a terminal shows it.
     pub fn detail(&self, what: &str) {
         if let Some(bar) = &self.bar {

@@ -45,6 +45,18 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend", "crate::demo"],
     ),
     ("src/doctor", &["crate::commands", "crate::ui", "crate::backend", "crate::demo", "spctl_proxy", "spctl_host"]),
+    (
+        "src/builder",
+        &[
+            "crate::commands",
+            "crate::instance",
+            "crate::ui",
+            "crate::backend",
+            "crate::demo",
+            "spctl_proxy",
+            "spctl_host",
+        ],
+    ),
     ("src/export", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::demo"]),
     ("src/demo", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend"]),
     ("src/logs", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "spctl_proxy", "spctl_host"]),
@@ -93,7 +105,7 @@ fn only_their_rooms_name_the_big_libraries() {
         ("wasmtime::", "host/src"),
         ("rusqlite::", "src/backend"),
         ("spctl_proxy::", "src/harness/embedded"),
-        ("bollard::", "src/adapters/docker.rs"),
+        ("bollard::", "src/adapters/docker"),
         ("indicatif::", "src/ui"),
         ("notify::", "src/commands/reload.rs"),
     ] {

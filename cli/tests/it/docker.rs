@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Spctl, image};
+use crate::common::{Spctl, image, load, runtime};
 
 #[test]
 fn no_daemon_is_said_with_where_it_was_looked_for() {
@@ -83,7 +84,7 @@ fn a_daemon_that_dies_and_comes_back() {
         eprintln!("SKIPPED: a Docker daemon of its own needs root");
         return;
     }
-    let mut engine = Engine::start();
+    let mut engine = Engine::start(&[]);
     docker(Some(&engine), &["import", tar.to_str().unwrap(), &image]);
     let spctl = Spctl::new();
     let host = engine_host(&engine.directory);
@@ -110,16 +111,90 @@ fn a_daemon_that_dies_and_comes_back() {
     assert_eq!(containers(Some(&engine), &spctl), "");
 }
 
+/// With live-restore Envoy outlives its daemon, and what it logs meanwhile is
+/// neither lost nor told twice.
+#[test]
+fn the_log_goes_on_where_it_was_when_a_daemon_comes_back() {
+    let (Some(image), Some(tar)) = (image(), std::env::var_os("SPCTL_TEST_IMAGE_TAR")) else { return };
+    if !rustix::process::getuid().is_root() {
+        eprintln!("SKIPPED: a Docker daemon of its own needs root");
+        return;
+    }
+    let mut engine = Engine::start(&["--live-restore"]);
+    docker(Some(&engine), &["import", tar.to_str().unwrap(), &image]);
+    let spctl = Spctl::new();
+    let host = engine_host(&engine.directory);
+    let run = |args: &[&str]| -> String {
+        let output =
+            spctl.command(&[args, &["--output", "json", "--quiet"]].concat()).env("DOCKER_HOST", &host).output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{args:?}: {text}");
+        text
+    };
+    let plugin = spctl.file("paths.wasm", wat::parse_str(LOGS_PATHS).unwrap());
+    let started = run(&["run", "--detach", "--harness", "docker", "--plugin", plugin.to_str().unwrap()]);
+    let started: Value = serde_json::from_str(&started).unwrap();
+    let proxy = crate::common::address(&started["data"]["instances"][0]["proxy_url"]);
+    let request = |from: u64| {
+        runtime().block_on(load::run(proxy, from, 20, 2, Arc::default()));
+    };
+    let seen = || -> Vec<String> {
+        let text = run(&["logs"]);
+        let messages = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"]["message"].clone());
+        let mut paths: Vec<String> =
+            messages.filter_map(|m| m.as_str()?.strip_prefix("/load/").map(str::to_owned)).collect();
+        paths.sort_by_key(|n| n.parse::<u64>().unwrap());
+        paths
+    };
+    let wait = |count: u64| {
+        let wanted: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while seen() != wanted {
+            assert!(Instant::now() < deadline, "{:?}", seen());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    request(0);
+    wait(20);
+    for round in 0..2 {
+        engine.kill();
+        // Envoy serves and logs with nobody there to read it.
+        request(20 + 40 * round);
+        engine.serve();
+        request(40 + 40 * round);
+        wait(60 + 40 * round);
+    }
+    let status: Value = serde_json::from_str(&run(&["status"])).unwrap();
+    assert_eq!(status["data"]["instances"][0]["state"], "running");
+    run(&["down"]);
+    assert_eq!(containers(Some(&engine), &spctl), "");
+}
+
+const LOGS_PATHS: &str = r#"(module
+  (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 16) ":path")
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) i32.const 65536)
+  (func (export "proxy_on_context_create") (param i32 i32))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (drop (call $get (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 0) (i32.const 4)))
+    (drop (call $log (i32.const 2) (i32.load (i32.const 0)) (i32.load (i32.const 4))))
+    i32.const 0))"#;
+
 /// A Docker daemon with all its state in one directory.
 struct Engine {
     directory: tempfile::TempDir,
     daemon: Option<Child>,
+    flags: &'static [&'static str],
 }
 
 impl Engine {
-    fn start() -> Self {
-        let mut engine =
-            Self { directory: tempfile::Builder::new().prefix("spctl-docker-").tempdir().unwrap(), daemon: None };
+    fn start(flags: &'static [&'static str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("spctl-docker-").tempdir().unwrap();
+        let mut engine = Self { directory, daemon: None, flags };
         engine.serve();
         engine
     }
@@ -136,6 +211,7 @@ impl Engine {
             .arg("--pidfile")
             .arg(at("pid"))
             .args(["--bridge", "none", "--iptables=false"])
+            .args(self.flags)
             .stderr(log)
             .spawn()
             .unwrap();

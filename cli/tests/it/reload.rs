@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::sink::upstream;
+use crate::common::sink::background_upstream;
 use crate::common::{Spctl, address, dropped, envoys, harnesses, load, runtime};
 
 const RELOADS: usize = 50;
@@ -25,17 +25,6 @@ fn two_builds(spctl: &Spctl) -> [PathBuf; 2] {
 
 fn background_load(proxy: std::net::SocketAddr, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<load::Served> {
     std::thread::spawn(move || runtime().block_on(load::run(proxy, 0, u64::MAX, 8, stop)))
-}
-
-fn background_upstream() -> std::net::SocketAddr {
-    let (tx, rx) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        runtime().block_on(async {
-            tx.send(upstream().await).unwrap();
-            std::future::pending::<()>().await;
-        });
-    });
-    rx.recv().unwrap()
 }
 
 #[test]

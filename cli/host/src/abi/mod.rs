@@ -25,6 +25,7 @@ use crate::memory::Guest;
 use crate::module::LoadedModule;
 use crate::state::{Restriction, VmState};
 use crate::status::{Abort, Outcome, Status};
+use crate::trace;
 
 /// A version of the ABI that Envoy accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,13 +60,15 @@ pub(crate) struct Link<'a> {
     pub(crate) abi: Abi,
     /// The only capabilities allowed; empty: all.
     pub(crate) allowed: &'a [String],
+    /// Every call is to be told of.
+    pub(crate) traced: bool,
     /// Signatures of what has been linked, to compare imports with.
     pub(crate) provided: HashMap<(&'static str, &'static str), FuncType>,
 }
 
 impl<'a> Link<'a> {
-    pub(crate) fn new(linker: &'a mut Linker<VmState>, abi: Abi, allowed: &'a [String]) -> Self {
-        Self { linker, abi, allowed, provided: HashMap::new() }
+    pub(crate) fn new(linker: &'a mut Linker<VmState>, abi: Abi, allowed: &'a [String], traced: bool) -> Self {
+        Self { linker, abi, allowed, traced, provided: HashMap::new() }
     }
 
     /// What a host function of this name takes and gives.
@@ -77,8 +80,17 @@ impl<'a> Link<'a> {
     fn provide_void(&mut self, module: &'static str, name: &'static str) -> wasmtime::Result<()> {
         let ty = FuncType::new(self.linker.engine(), [ValType::I32], []);
         self.provided.insert((module, name), ty);
-        self.linker
-            .func_wrap(module, name, move |guest: Guest<'_>, _argument: u32| check_restriction(&guest, module, name))?;
+        if self.traced {
+            self.linker.func_wrap(module, name, move |mut guest: Guest<'_>, argument: u32| {
+                let open = trace::open(&mut guest, name, &[i64::from(argument)]);
+                let result = check_restriction(&guest, module, name);
+                trace::close(&mut guest, &open, &[], result.as_ref().ok().map(|()| 0));
+                result
+            })?;
+        } else {
+            let call = move |guest: Guest<'_>, _argument: u32| check_restriction(&guest, module, name);
+            self.linker.func_wrap(module, name, call)?;
+        }
         Ok(())
     }
 
@@ -98,27 +110,49 @@ macro_rules! export {
         );
         $link.provided.insert(($module, $name), ty);
         if $link.allows($name) {
+            let call = |guest: &mut $crate::memory::Guest<'_>, $($arg: $ty),*| -> wasmtime::Result<u32> {
+                $crate::abi::check_restriction(guest, $module, $name)?;
+                $crate::abi::IntoNumber::into_number($f(guest, $($arg),*))
+            };
+            $crate::abi::provide!($link, $module, $name, call, ($($arg: $ty),*));
+        } else {
+            let call = |guest: &mut $crate::memory::Guest<'_>, $(_: $ty),*| -> wasmtime::Result<u32> {
+                Ok($crate::abi::restricted_stub(guest, $name))
+            };
+            $crate::abi::provide!($link, $module, $name, call, ($($arg: $ty),*));
+        }
+    }};
+}
+pub(crate) use export;
+
+/// Chooses, once and for all, between a function that is told of and one that
+/// knows nothing of traces.
+macro_rules! provide {
+    ($link:ident, $module:literal, $name:literal, $call:ident, ($($arg:ident: $ty:ty),*)) => {
+        if $link.traced {
             $link.linker.func_wrap(
                 $module,
                 $name,
-                |mut guest: wasmtime::Caller<'_, $crate::state::VmState>, $($arg: $ty),*| -> wasmtime::Result<u32> {
-                    $crate::abi::check_restriction(&guest, $module, $name)?;
-                    $crate::abi::IntoNumber::into_number($f(&mut guest, $($arg),*))
+                move |mut guest: $crate::memory::Guest<'_>, $($arg: $ty),*| -> wasmtime::Result<u32> {
+                    let numbers: &[i64] = &[$(i64::from($arg)),*];
+                    let open = $crate::trace::open(&mut guest, $name, numbers);
+                    let result = $call(&mut guest, $($arg),*);
+                    $crate::trace::close(&mut guest, &open, numbers, result.as_ref().ok().copied());
+                    result
                 },
             )?;
         } else {
             $link.linker.func_wrap(
                 $module,
                 $name,
-                |guest: wasmtime::Caller<'_, $crate::state::VmState>, $($arg: $ty),*| -> u32 {
-                    $(let _ = $arg;)*
-                    $crate::abi::restricted_stub(&guest, $name)
+                move |mut guest: $crate::memory::Guest<'_>, $($arg: $ty),*| -> wasmtime::Result<u32> {
+                    $call(&mut guest, $($arg),*)
                 },
             )?;
         }
-    }};
+    };
 }
-pub(crate) use export;
+pub(crate) use provide;
 
 /// Wasm types of the arguments of host functions.
 pub(crate) trait AbiType {

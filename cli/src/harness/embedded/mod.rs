@@ -4,6 +4,7 @@
 mod own;
 mod reader;
 mod routes;
+mod trace;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,13 +33,17 @@ pub struct Embedded {
     /// Filter name → plugin name.
     plugins: Names,
     current: Arc<Mutex<Vec<FilterSpec>>>,
+    teller: Option<trace::Teller>,
 }
 
 impl Embedded {
     /// Loads, configures and starts serving; compiled modules are kept in `cache`.
-    pub async fn start(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<Self> {
+    pub async fn start(mut topology: Topology, cache: PathBuf, logs: LogHub) -> Result<Self> {
         let plugins: Names = topology.filters.iter().map(|f| (f.name.clone(), f.plugin.clone())).collect();
-        let config = config(topology, cache, logs)?;
+        let traced = topology.trace.take().map(trace::start).transpose()?;
+        let mut config = config(topology, cache, logs)?;
+        let (sink, teller) = traced.unzip();
+        config.trace = sink;
         let first = config.listeners.first().map(|listener| listener.name.clone());
         let current = Arc::new(Mutex::new(config.filters.clone()));
         let proxy = blocking(move || Proxy::start(config)).await?.map_err(|e| start_error(e, &plugins))?;
@@ -51,13 +56,13 @@ impl Embedded {
                 addresses.inbound = Some(address);
             }
         }
-        Ok(Self { proxy: Arc::new(proxy), addresses, plugins, current })
+        Ok(Self { proxy: Arc::new(proxy), addresses, plugins, current, teller })
     }
 
     /// Loads and configures filters off to the side, serving nothing: what
     /// another harness does before anything live changes.
     pub async fn check(filters: Vec<Filter>, like: &Topology, cache: PathBuf, logs: LogHub) -> Result<()> {
-        let mut aside = Topology { filters, listeners: Vec::new(), own: None, workers: 1, ..like.clone() };
+        let mut aside = Topology { filters, listeners: Vec::new(), own: None, workers: 1, trace: None, ..like.clone() };
         // A plugin that calls out as it starts finds the user's clusters, and nobody there.
         let theirs = like.own.iter().flat_map(|own| own.cluster_names());
         aside.clusters.extend(theirs.map(|name| Cluster {
@@ -158,7 +163,11 @@ impl Harness for Embedded {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         // Draining has ended every stream and root; dropping the proxy ends its threads.
-        Box::pin(async {})
+        Box::pin(async {
+            if let Some(teller) = &self.teller {
+                teller.finish().await;
+            }
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finding an Envoy, and whether it can do what is asked of it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use tokio::process::Command;
 
@@ -41,13 +41,31 @@ pub async fn find_envoy(given: Option<&Path>) -> Result<Binary> {
     Ok(binary)
 }
 
+/// What this Envoy says of a plugin that imports a function it does not have.
+pub async fn missing_import(binary: &Binary, module: &Path) -> Option<String> {
+    let mut config: serde_json::Value = serde_yaml::from_str(WASM_CHECK).ok()?;
+    let code = config.pointer_mut(
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/vm_config/code",
+    )?;
+    *code = serde_json::json!({"local": {"filename": module.display().to_string()}});
+    let output = validate(binary, &config.to_string()).await.ok()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.lines().find(|line| line.contains("missing import")).map(|line| line.trim().to_owned())
+}
+
+async fn validate(binary: &Binary, config: &str) -> std::io::Result<Output> {
+    Command::new(&binary.path)
+        .args(["--mode", "validate", "--use-dynamic-base-id", "--log-level", "error", "--config-yaml", config])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+}
+
 /// Envoy's own validation of a bootstrap with a no-op plugin tells whether it
 /// was built with a Wasm runtime.
 async fn check_wasm(binary: &Binary) -> Result<()> {
-    let output = Command::new(&binary.path)
-        .args(["--mode", "validate", "--use-dynamic-base-id", "--log-level", "error", "--config-yaml", WASM_CHECK])
-        .stdin(Stdio::null())
-        .output()
+    let output = validate(binary, WASM_CHECK)
         .await
         .map_err(|e| Error::EnvoyUnfit { path: binary.path.clone(), reason: format!("it does not start: {e}") })?;
     if output.status.success() {

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -26,13 +27,12 @@ pub const LABEL: &str = "ai.softprobe.spctl.directory";
 struct Contained {
     docker: Docker,
     id: String,
-    exited: Exited,
+    removed: AtomicBool,
 }
 
 /// Whether Docker answers and has the image, which is pulled if need be.
 pub async fn prepare_image(image: &str, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
-    let docker = Docker::connect().await?;
-    if docker.has_image(image).await? { Ok(()) } else { docker.pull(image, progress).await }
+    Docker::connect().await?.prepare(image, progress).await
 }
 
 /// Starts the container; it ends with its runner. What an earlier one of this
@@ -62,7 +62,7 @@ pub(super) async fn launch(
     let id = docker.run(&container).await?;
     tokio::spawn(log::read(docker.stderr(&id), lines(Kind::Docker, inside), logs.clone()));
     let exited = watch_exit(docker.clone(), id.clone(), logs.clone());
-    let runner = Contained { docker, id, exited: exited.clone() };
+    let runner = Contained { docker, id, removed: AtomicBool::new(false) };
     Ok(Launched { kind: Kind::Docker, runner: Box::new(runner), exited, published })
 }
 
@@ -127,13 +127,16 @@ impl Runner for Contained {
     }
 
     fn end(&self, grace: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(self.docker.stop(&self.id, grace))
+        Box::pin(async move {
+            self.docker.stop(&self.id, grace).await;
+            self.removed.store(true, Ordering::Relaxed);
+        })
     }
 }
 
 impl Drop for Contained {
     fn drop(&mut self) {
-        if self.exited.borrow().is_none() {
+        if !self.removed.load(Ordering::Relaxed) {
             docker::remove_now(&self.id);
         }
     }

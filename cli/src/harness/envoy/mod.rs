@@ -11,7 +11,7 @@ mod own;
 mod reload;
 mod start;
 
-pub use binary::{Binary, find_envoy};
+pub use binary::{Binary, find_envoy, missing_import};
 pub use container::{DEFAULT_IMAGE, LABEL as CONTAINER_LABEL, prepare_image};
 
 use std::net::{Ipv4Addr, SocketAddr};

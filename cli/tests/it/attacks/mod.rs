@@ -9,10 +9,12 @@ mod calls;
 mod mutate;
 mod random;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use random::Random;
 use spctl_host::sandbox::Sandbox;
+use spctl_host::trace::Sink;
 use spctl_host::{Limits, PluginConfig, Side};
 
 use crate::scenarios::guests::Guests;
@@ -69,7 +71,9 @@ fn peak_memory_kb() -> u64 {
 
 /// Loads a module if it can be loaded and takes two streams through it.
 fn drive(wasm: &[u8], configuration: &str) {
-    let sandbox = Sandbox::new(LIMITS).unwrap();
+    // Whoever watches reads the same memory, and must read it as carefully.
+    let watch: Sink = Arc::new(|frame| assert!(frame.calls.len() <= 1000));
+    let sandbox = Sandbox::traced(LIMITS, wasm.len().is_multiple_of(2).then_some(watch)).unwrap();
     let config = PluginConfig {
         name: "attack".into(),
         configuration: configuration.to_owned().into(),

@@ -156,6 +156,7 @@ impl Runner {
         clusters.extend(callouts.map(|(name, server, http2)| cluster(name, server.address, http2)));
         let filters: Vec<Filter> = scenario.plugins.iter().enumerate().map(|(n, p)| self.filter(n, p)).collect();
         Topology {
+            trace: None,
             own: None,
             instance: "scenario".into(),
             listeners: vec![Listener {
