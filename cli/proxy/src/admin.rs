@@ -126,6 +126,6 @@ fn filter(ask: &Ask) -> Result<Option<Regex>, Reply> {
 impl AdminState {
     fn plugins(&self) -> Vec<(String, Arc<Plugin>)> {
         let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        self.blueprint.filter_names.iter().cloned().zip(plugins.iter().cloned()).collect()
+        self.blueprint.filters.iter().map(|(name, _)| name.clone()).zip(plugins.iter().cloned()).collect()
     }
 }

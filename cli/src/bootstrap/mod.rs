@@ -1,12 +1,12 @@
 //! A user's own Envoy bootstrap: read, repaired where years have passed over
-//! it, its Wasm filters found and made replaceable. Pure but for the files it
+//! it, its Wasm plugins found and made replaceable. Pure but for the files it
 //! names; knows nothing of harnesses.
 
 mod plugins;
 mod repair;
 mod walk;
 
-pub use plugins::{Code, DISCOVERED, Placed};
+pub use plugins::{Code, DISCOVERED, Placed, Role};
 pub use repair::Repair;
 
 use std::net::SocketAddr;
@@ -70,8 +70,7 @@ impl Bootstrap {
         repair::all(&mut self.document)
     }
 
-    /// Takes the Wasm filters out, leaving places that name them; `directory`
-    /// will hold what is discovered there.
+    /// Takes the Wasm filters and services out, leaving places that name them.
     pub fn take_plugins(&mut self) -> Result<Vec<Placed>> {
         plugins::take(&mut self.document).map_err(|(key, reason)| self.refused(key, reason))
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Finding, Severity};
-use crate::bootstrap::{Bootstrap, Code, PathMap, Placed};
+use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
 use crate::error::Result;
 
 /// Reads the file and says what would go wrong with it.
@@ -20,9 +20,11 @@ pub fn examine(path: &Path, maps: &[PathMap]) -> Result<(Bootstrap, Vec<Finding>
     }
     let repaired = bootstrap.clone();
     let clusters = clusters(&bootstrap.document);
-    for placed in bootstrap.take_plugins()? {
-        findings.extend(file(&placed));
-        findings.extend(export(&placed, &clusters));
+    let plugins = bootstrap.take_plugins()?;
+    for placed in &plugins {
+        findings.extend(file(placed));
+        findings.extend(export(placed, &clusters));
+        findings.extend(alone(placed, &plugins));
     }
     Ok((repaired, findings))
 }
@@ -75,6 +77,22 @@ fn export(placed: &Placed, clusters: &[String]) -> Option<Finding> {
         format!("`{}` sends to the cluster `{cluster}`; there are: {}", placed.plugin, clusters.join(", ")),
         "a callout to an unknown cluster is refused at once, so nothing is exported",
         format!("add the cluster `{cluster}`, or name another in `backend_cluster`"),
+    ))
+}
+
+/// A service beside filters none of which can see its shared data.
+fn alone(placed: &Placed, plugins: &[Placed]) -> Option<Finding> {
+    let filters: Vec<_> = plugins.iter().filter(|other| other.role == Role::Filter).collect();
+    if placed.role == Role::Filter || filters.is_empty() || filters.iter().any(|filter| filter.vm_id == placed.vm_id) {
+        return None;
+    }
+    let theirs: Vec<_> = filters.iter().map(|filter| format!("`{}` has `{}`", filter.plugin, filter.vm_id)).collect();
+    Some(Finding::new(
+        "service_alone",
+        Severity::Note,
+        format!("the service `{}` has the vm_id `{}`; {}", placed.plugin, placed.vm_id, theirs.join(", ")),
+        "shared data and queues belong to a vm_id: what it writes no filter reads",
+        "give them one vm_id if they are to share",
     ))
 }
 

@@ -1,5 +1,5 @@
-//! From a user's bootstrap to plugins: its Wasm filters, each with its module
-//! found or fetched.
+//! From a user's bootstrap to plugins: its Wasm filters and services, each with
+//! its module found or fetched.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::state::{hex, private_dir, write_private};
 /// Envoy's own default for a remote module is the URI's timeout; this is generous.
 const FETCH: Duration = Duration::from_secs(60);
 
-/// Takes the Wasm filters out of the document. Modules that are not files
+/// Takes the Wasm filters and services out of the document. Modules that are not files
 /// become files below `cache`.
 pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<PluginSpec>> {
     let mut specs = Vec::new();
@@ -28,6 +28,7 @@ pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<Plug
         };
         specs.push(PluginSpec {
             name: placed.filter,
+            role: placed.role,
             source,
             config: None,
             root_id: placed.root_id,

@@ -23,4 +23,5 @@ mod own_bootstrap;
 mod quickstart;
 mod reload;
 mod scenarios;
+mod services;
 mod soak;

@@ -15,6 +15,7 @@ type Result<T> = std::result::Result<T, Refused>;
 
 const DOWNSTREAM_TLS: &str = "transport_sockets.tls.v3.DownstreamTlsContext";
 const UPSTREAM_TLS: &str = "transport_sockets.tls.v3.UpstreamTlsContext";
+const WASM_SERVICE: &str = "envoy.extensions.wasm.v3.WasmService";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Listeners, clusters and the node's id and cluster.
@@ -40,6 +41,10 @@ pub(super) fn read(document: &Value) -> Result<Read> {
         }
         None => None,
     };
+    for extension in root.objects("bootstrap_extensions")? {
+        // What stays of a Wasm service names it; its plugin is not read here.
+        typed(extension, WASM_SERVICE)?.finish()?;
+    }
     let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
     if let Some(resources) = root.object("static_resources")? {
         for (at, node) in resources.objects("listeners")?.into_iter().enumerate() {
@@ -353,6 +358,8 @@ mod tests {
         let document = json!({"static_resources": {"clusters": [{"name": "a", "outlier_detection": {}}]}});
         assert_eq!(read(&document).err().unwrap().0, "static_resources.clusters[0].outlier_detection");
         assert_eq!(read(&json!({"layered_runtime": {}})).err().unwrap().0, "layered_runtime");
+        let other = json!({"bootstrap_extensions": [{"name": "a", "typed_config": {"@type": "x/InternalListener"}}]});
+        assert_eq!(read(&other).err().unwrap().0, "bootstrap_extensions[0].typed_config.@type");
     }
 
     #[test]
