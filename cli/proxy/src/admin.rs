@@ -99,7 +99,7 @@ fn answer(state: &AdminState, ask: &Ask) -> Reply {
             Err(refusal) => refusal,
         },
         "/stats/prometheus" => match filter(ask) {
-            Ok(wanted) => Reply::text(200, stats::prometheus(state, wanted.as_ref(), ask.has("usedonly"))),
+            Ok(wanted) => stats::prometheus(state, ask, wanted.as_ref()),
             Err(refusal) => refusal,
         },
         "/config_dump" => dump::config(state, ask),
