@@ -18,6 +18,7 @@ mod common;
 mod docker;
 mod docs;
 mod doctor;
+mod labs;
 mod logs;
 mod own_bootstrap;
 mod quickstart;
