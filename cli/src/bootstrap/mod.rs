@@ -2,10 +2,12 @@
 //! it, its Wasm plugins found and made replaceable. Pure but for the files it
 //! names; knows nothing of harnesses.
 
+mod origin;
 mod plugins;
 mod repair;
 mod walk;
 
+pub use origin::{Origin, OriginTls};
 pub use plugins::{Code, DISCOVERED, Placed, Role};
 pub use repair::Repair;
 
@@ -73,6 +75,11 @@ impl Bootstrap {
     /// Takes the Wasm filters and services out, leaving places that name them.
     pub fn take_plugins(&mut self) -> Result<Vec<Placed>> {
         plugins::take(&mut self.document).map_err(|(key, reason)| self.refused(key, reason))
+    }
+
+    /// Where a cluster leads to; none: it is not there, or leads nowhere.
+    pub fn origin(&self, cluster: &str) -> Option<Origin> {
+        origin::of(&self.document, cluster)
     }
 
     /// Moves the first listener.

@@ -50,9 +50,10 @@ pub struct Placed {
 pub enum Code {
     File(PathBuf),
     Inline(Vec<u8>),
-    /// Fetched over HTTP, of this SHA-256.
+    /// Fetched from a cluster, of this SHA-256.
     Remote {
         url: String,
+        cluster: String,
         sha256: String,
     },
 }
@@ -229,11 +230,13 @@ fn code(code: &Value, key: &str) -> Result<Code, Refused> {
     }
     if let Some(remote) = code.get("remote") {
         let url = remote.pointer("/http_uri/uri").and_then(Value::as_str).unwrap_or_default();
+        let cluster = remote.pointer("/http_uri/cluster").and_then(Value::as_str).unwrap_or_default();
         let sha256 = remote.get("sha256").and_then(Value::as_str).unwrap_or_default();
-        if url.is_empty() || sha256.is_empty() {
-            return Err((format!("{key}.remote"), "`http_uri.uri` and `sha256` are needed".into()));
+        if url.is_empty() || cluster.is_empty() || sha256.is_empty() {
+            let needed = "`http_uri.uri`, `http_uri.cluster` and `sha256` are needed";
+            return Err((format!("{key}.remote"), needed.into()));
         }
-        return Ok(Code::Remote { url: url.to_owned(), sha256: sha256.to_owned() });
+        return Ok(Code::Remote { url: url.to_owned(), cluster: cluster.to_owned(), sha256: sha256.to_owned() });
     }
     Err((key.to_owned(), "neither `local.filename`, `local.inline_bytes` nor `remote` is given".into()))
 }

@@ -23,6 +23,7 @@ mod logs;
 mod own_bootstrap;
 mod quickstart;
 mod reload;
+mod remote_code;
 mod scenarios;
 mod services;
 mod soak;
