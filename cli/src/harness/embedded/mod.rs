@@ -1,6 +1,7 @@
 //! The embedded proxy behind the seam: topology in, values out. The only
 //! module that translates `spctl_proxy` types.
 
+mod metadata;
 mod own;
 mod reader;
 mod routes;
@@ -249,8 +250,14 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
         let missing: Vec<_> = missing.collect();
         config.clusters.extend(missing);
         config.admin = read.admin.or(config.admin);
-        if let Some((id, cluster)) = read.node {
-            (config.node.id, config.node.cluster) = (id, cluster);
+        if let Some(node) = read.node {
+            // What the user left out of it is ours, as on Envoy.
+            let ours = std::mem::replace(&mut config.node, node);
+            for (given, default) in [(&mut config.node.id, ours.id), (&mut config.node.cluster, ours.cluster)] {
+                if given.is_empty() {
+                    *given = default;
+                }
+            }
         }
     }
     Ok(config)
