@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{build, captures, completions, doctor, down, hidden, logs, quickstart, reload, run, status};
+use crate::commands::{
+    build, captures, completions, config, demo, doctor, down, hidden, logs, quickstart, reload, run, status,
+};
 use crate::harness::Kind;
 use crate::ui::Format;
 
@@ -38,7 +40,9 @@ pub enum Command {
     Status(status::Args),
     Logs(logs::Args),
     Captures(captures::Args),
+    Config(config::Args),
     Doctor(doctor::Args),
+    Demo(demo::Args),
     Down(down::Args),
     Completions(completions::Args),
     #[command(name = "__instance", hide = true)]
@@ -56,7 +60,9 @@ impl Command {
             Self::Status(_) => "status",
             Self::Logs(_) => "logs",
             Self::Captures(args) => args.name(),
+            Self::Config(args) => args.name(),
             Self::Doctor(_) => "doctor",
+            Self::Demo(_) => "demo",
             Self::Down(_) => "down",
             Self::Completions(_) => "completions",
             Self::Instance(_) => "__instance",

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod error;
 pub mod exchange;
 pub mod export;
+pub mod filter_config;
 pub mod harness;
 pub mod instance;
 pub mod logs;

@@ -54,6 +54,11 @@ pub const RESPONSE_START_NS: &str = "spctl.response.start_ns";
 /// is `network.peer.address` and `network.peer.port`.
 pub const UPSTREAM_ADDRESS: &str = "spctl.upstream.address";
 
+/// String, in the answer to a lookup: the exchange or rule it comes from.
+pub const INJECT_SOURCE: &str = "spctl.inject.source";
+/// Bool, only when true, in a lookup: the request has a body that is not in it.
+pub const INJECT_WITHOUT_BODY: &str = "spctl.inject.without_body";
+
 /// Pairs of request and response names, for code that treats both sides alike.
 pub(crate) struct SideNames {
     pub(crate) header: &'static str,

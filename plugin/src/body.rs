@@ -32,6 +32,11 @@ impl BoundedBody {
         }
     }
 
+    /// Keeps nothing more.
+    pub fn stop(&mut self) {
+        self.cap = self.kept.len();
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.kept
     }

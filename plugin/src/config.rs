@@ -6,16 +6,19 @@
 //! anywhere. `KEYS` describes it; `parse` implements it.
 
 mod keys;
+mod object;
 mod parse;
 
-pub use keys::{IGNORED, KEYS, Key};
+pub use keys::{IGNORED, KEYS, Key, Kind};
 pub use parse::parse;
 
 use crate::exchange::Direction;
 use crate::host::Level;
-use crate::policy::Policy;
+use crate::policy::{Policy, Rule};
 use crate::redact::Redactor;
 use std::fmt;
+
+const UNKNOWN: &str = "unknown key";
 
 /// A configuration and what was odd about it.
 #[derive(Clone, Debug)]
@@ -29,6 +32,13 @@ pub struct Parsed {
 pub struct Warning {
     pub path: String,
     pub message: String,
+}
+
+impl Warning {
+    /// Nobody ever knew the key: most likely a typo.
+    pub fn is_unknown(&self) -> bool {
+        self.message == UNKNOWN
+    }
 }
 
 impl fmt::Display for Warning {
@@ -58,6 +68,8 @@ impl std::error::Error for ConfigError {}
 pub enum WireKind {
     Otlp,
     Softprobe,
+    ApiClarity,
+    ApiClarityV1,
 }
 
 impl WireKind {
@@ -65,7 +77,13 @@ impl WireKind {
         match self {
             WireKind::Otlp => "otlp",
             WireKind::Softprobe => "softprobe",
+            WireKind::ApiClarity => "apiclarity",
+            WireKind::ApiClarityV1 => "apiclarity-v1",
         }
+    }
+
+    pub fn is_apiclarity(self) -> bool {
+        matches!(self, WireKind::ApiClarity | WireKind::ApiClarityV1)
     }
 }
 
@@ -86,8 +104,8 @@ pub struct Backend {
     pub authority: String,
     pub host: String,
     pub port: u16,
-    /// Full path of the traces endpoint.
-    pub path: String,
+    /// Path of the backend's URL, without `/v1/traces`.
+    pub base: String,
     /// Envoy cluster that reaches it.
     pub cluster: String,
 }
@@ -95,6 +113,7 @@ pub struct Backend {
 /// Bounds, in bytes unless the name says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    pub streams_bytes: usize,
     pub request_body_bytes: usize,
     pub response_body_bytes: usize,
     pub exchange_bytes: usize,
@@ -119,6 +138,38 @@ pub struct Export {
     /// Numbers the loads of the filter, upwards; 0: unknown.
     pub load: u64,
     pub retry: Retry,
+    /// Sent with every upload.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Who names the namespace of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mesh {
+    Istio,
+    Kuma,
+}
+
+/// APIClarity's choice of the hosts that are traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Envoy cluster of its sampling manager.
+    pub cluster: String,
+}
+
+/// Which requests are answered by the backend, and how.
+#[derive(Clone, Debug)]
+pub struct Inject {
+    pub enabled: bool,
+    /// `None`: both.
+    pub direction: Option<Direction>,
+    /// None at all: every request.
+    pub rules: Vec<Rule>,
+    pub timeout_ms: u64,
+    /// Whether the host lets bodies through while headers wait.
+    pub body: bool,
+    pub body_bytes: usize,
+    /// A failed lookup is answered with 503.
+    pub strict: bool,
 }
 
 /// Whether captured exchanges take part in W3C tracing.
@@ -156,6 +207,9 @@ pub struct Config {
     pub direction: Option<Direction>,
     pub policy: Policy,
     pub redact: Redactor,
+    pub inject: Inject,
+    pub mesh: Mesh,
+    pub sampling: Option<Sampling>,
     pub limits: Limits,
     pub export: Export,
     pub propagation: Propagation,

@@ -22,6 +22,14 @@ pub const EXPORT_RECOVERED: &str = "export_recovered";
 /// Warn: exchanges were lost. `reason`, `exchanges`; `status` when the backend
 /// said so.
 pub const DROPPED: &str = "dropped";
+/// Debug: an exchange was answered by the backend. `status`, `bytes`.
+pub const INJECTED: &str = "injected";
+/// Warn, at most one a second: a lookup failed. `reason`, `failures`: since the
+/// last line.
+pub const INJECT_FAILED: &str = "inject_failed";
+/// Warn: `inject.body` is set, yet no body comes while headers wait; requests
+/// are asked for without theirs from now on.
+pub const INJECT_NO_BODY: &str = "inject_no_body";
 /// Info: a replaced filter left exchanges to the one that replaces it.
 /// `exchanges`.
 pub const HANDED_OVER: &str = "handed_over";
@@ -43,6 +51,9 @@ pub const ALL: &[&str] = &[
     EXPORT_RETRY,
     EXPORT_RECOVERED,
     DROPPED,
+    INJECTED,
+    INJECT_FAILED,
+    INJECT_NO_BODY,
     HANDED_OVER,
     TAKEN_OVER,
     DRAINING,

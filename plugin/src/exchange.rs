@@ -31,6 +31,10 @@ pub struct Head<'a> {
     /// 101 that grants it: clients also offer `h2c` on ordinary requests.
     pub connect: bool,
     pub prefetch: bool,
+    /// gRPC, whose answers end in trailers.
+    pub grpc: bool,
+    /// Length of the body, where it is told.
+    pub content_length: Option<u64>,
 }
 
 /// Request headers that carry a session id, first wins.
@@ -55,6 +59,8 @@ impl<'a> Head<'a> {
                 b"x-sp-num" => head.hops = Some(value),
                 b"rsc" | b"next-router-prefetch" | b"next-router-state-tree" => head.prefetch = true,
                 b"purpose" | b"sec-purpose" => head.prefetch |= value.eq_ignore_ascii_case(b"prefetch"),
+                b"content-type" => head.grpc = value.starts_with(b"application/grpc"),
+                b"content-length" => head.content_length = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()),
                 b"accept" => head.prefetch |= contains_ignoring_case(value, b"text/x-component"),
                 _ => head.note_session(name, value),
             }
@@ -120,6 +126,8 @@ pub struct Exchange {
     pub trace_state: Option<String>,
     pub session: Option<String>,
     pub service: Option<String>,
+    /// Bytes held, of `limits.streams_bytes`.
+    pub held: usize,
     /// Bodies are tunnelled data, not part of the exchange.
     pub upgrade: bool,
     pub start_wall_ns: u64,
@@ -137,6 +145,8 @@ pub struct Peers {
     pub source: Option<String>,
     pub destination: Option<String>,
     pub upstream: Option<String>,
+    /// Namespace of the upstream's workload, in a mesh.
+    pub namespace: Option<String>,
 }
 
 impl Exchange {

@@ -16,8 +16,8 @@ const NS_PER_MS: u64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Item {
     pub service: Rc<str>,
-    /// Set where uploads must not mix sessions.
-    pub session: Option<Rc<str>>,
+    /// Uploads do not mix exchanges of different keys.
+    pub key: Option<Rc<str>>,
     pub span: Vec<u8>,
     pub queued_ns: u64,
 }
@@ -31,6 +31,8 @@ pub struct Batch {
     pub bytes: usize,
     /// When the oldest of them came.
     pub queued_ns: u64,
+    /// What its exchanges have in common.
+    pub key: Option<Rc<str>>,
 }
 
 /// How an upload ended.
@@ -58,6 +60,7 @@ pub enum Drop {
     RetriesExhausted,
     TooLarge,
     Shutdown,
+    Memory,
 }
 
 /// Waiting, failed and flying exchanges, in the order they came.
@@ -254,14 +257,15 @@ impl Queue {
         let items = self.take_items();
         let bytes = items.iter().map(|item| item.span.len()).sum();
         self.waiting_bytes -= bytes;
-        let queued_ns = items.first()?.queued_ns;
-        Some(Batch { body: frame(&items), exchanges: items.len() as u64, bytes, queued_ns })
+        let first = items.first()?;
+        let (queued_ns, key) = (first.queued_ns, first.key.clone());
+        Some(Batch { body: frame(&items), exchanges: items.len() as u64, bytes, queued_ns, key })
     }
 
     /// Takes the oldest exchange and, up to the bounds of a batch, those that
     /// may travel with it.
     fn take_items(&mut self) -> Vec<Item> {
-        let session = self.waiting.front().and_then(|item| item.session.clone());
+        let key = self.waiting.front().and_then(|item| item.key.clone());
         let mut taken = Vec::new();
         let mut others = Vec::new();
         let mut bytes = 0;
@@ -270,7 +274,7 @@ impl Queue {
                 break;
             }
             let Some(item) = self.waiting.pop_front() else { break };
-            if item.session != session {
+            if item.key != key {
                 others.push(item);
                 continue;
             }

@@ -6,12 +6,13 @@
 use crate::config::WireKind;
 use crate::export::Batch;
 use crate::host::Host;
+use std::rc::Rc;
 
 /// Where loads are not numbered: the roots of one load, one for each thread,
 /// are configured within this time of each other.
 const ONE_LOAD_NS: u64 = 300_000_000;
 /// First byte of what is given: its form.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// This root's place in the line of roots of its plugin.
 #[derive(Debug)]
@@ -72,10 +73,13 @@ impl Handoff {
     /// Gives one upload away; `false`: it could not be.
     pub fn give(&self, host: &impl Host, wire: WireKind, batch: &Batch) -> bool {
         let Some(queue) = self.queue else { return false };
-        let mut message = Vec::with_capacity(18 + batch.body.len());
+        let key = batch.key.as_deref().unwrap_or_default();
+        let mut message = Vec::with_capacity(22 + key.len() + batch.body.len());
         message.extend_from_slice(&[FORM, tag(wire)]);
         message.extend_from_slice(&batch.exchanges.to_le_bytes());
         message.extend_from_slice(&(batch.bytes as u64).to_le_bytes());
+        message.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        message.extend_from_slice(key.as_bytes());
         message.extend_from_slice(&batch.body);
         host.enqueue(queue, &message)
     }
@@ -85,12 +89,16 @@ impl Handoff {
         let message = host.dequeue(self.queue?)?;
         let (head, rest) = message.split_first_chunk::<2>()?;
         let (exchanges, rest) = rest.split_first_chunk()?;
-        let (bytes, body) = rest.split_first_chunk()?;
+        let (bytes, rest) = rest.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let (key, body) = rest.split_at_checked(u32::from_le_bytes(*size) as usize)?;
+        let key = std::str::from_utf8(key).ok().filter(|key| !key.is_empty());
         let batch = Batch {
             body: body.to_vec(),
             exchanges: u64::from_le_bytes(*exchanges),
             bytes: u64::from_le_bytes(*bytes) as usize,
             queued_ns: now_ns,
+            key: key.map(Rc::from),
         };
         Some((batch, *head == [FORM, tag(wire)]))
     }
@@ -100,5 +108,7 @@ fn tag(wire: WireKind) -> u8 {
     match wire {
         WireKind::Otlp => 0,
         WireKind::Softprobe => 1,
+        WireKind::ApiClarity => 2,
+        WireKind::ApiClarityV1 => 3,
     }
 }

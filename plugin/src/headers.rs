@@ -31,6 +31,11 @@ impl Headers {
         Headers { raw }
     }
 
+    /// As the host takes it.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// Bytes held, which bounds what encoding the map can cost.
     pub fn size(&self) -> usize {
         self.raw.len()

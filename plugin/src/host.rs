@@ -2,6 +2,7 @@
 //! decision is made here, and nothing above it sees the SDK.
 
 use crate::headers::Headers;
+use crate::inject::Reply;
 
 /// Header maps of the Proxy-Wasm ABI (`proxy_map_type_t`), by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,14 @@ impl Level {
     }
 }
 
+/// What becomes of the part of a request that a callback was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// Held, with all that follows, until the request is resumed or answered.
+    Hold,
+}
+
 /// One upload as handed to the proxy's HTTP client.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -90,6 +99,12 @@ pub trait Host {
     /// Starts a call. Its answer goes to the context that is active now, which
     /// therefore has to be the root.
     fn call(&self, call: &Call<'_>) -> Result<u32, CallRefused>;
+    /// Lets the held request of the active context go on.
+    fn resume_request(&self);
+    /// Makes another context the active one.
+    fn activate(&self, context: u32);
+    /// Answers the request of the active context.
+    fn reply(&self, reply: &Reply);
     fn log_level(&self) -> Level;
     fn log(&self, level: Level, line: &str);
     /// Defines a metric and returns its id.

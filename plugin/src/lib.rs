@@ -18,16 +18,19 @@ pub mod handoff;
 pub mod headers;
 pub mod host;
 pub mod inflate;
+pub mod inject;
 pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod record;
 pub mod redact;
 pub mod root;
+pub mod sampling;
 pub mod scan;
 pub mod shared;
 pub mod stream;
 pub mod trace;
+pub mod waiting;
 pub mod wire;
 
 #[cfg(target_arch = "wasm32")]

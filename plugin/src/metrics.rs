@@ -29,6 +29,14 @@ pub const DROPPED_SHUTDOWN: &str = "softprobe.dropped.shutdown";
 pub const TRUNCATED: &str = "softprobe.truncated";
 /// Requests that rules, skips or a gateway left out.
 pub const SKIPPED: &str = "softprobe.skipped";
+/// Requests answered from the backend; neither captured nor skipped.
+pub const INJECT_HITS: &str = "softprobe.inject.hits";
+/// Requests for which the backend had no answer.
+pub const INJECT_MISSES: &str = "softprobe.inject.misses";
+/// Requests for which the backend could not be asked, or not in time.
+pub const INJECT_FAILURES: &str = "softprobe.inject.failures";
+/// Exchanges dropped because `limits.streams_bytes` was used up.
+pub const DROPPED_MEMORY: &str = "softprobe.dropped.memory";
 /// Uploads started.
 pub const EXPORT_CALLS: &str = "softprobe.export_calls";
 /// Uploads that failed or could not be started.
@@ -52,14 +60,18 @@ pub enum Metric {
     RetriesExhausted,
     TooLarge,
     Shutdown,
+    Memory,
     Truncated,
     Skipped,
+    InjectHits,
+    InjectMisses,
+    InjectFailures,
     ExportCalls,
     ExportFailures,
     ConfigWarnings,
 }
 
-const COUNT: usize = 15;
+const COUNT: usize = 19;
 
 /// Every metric in the order of `Metric`.
 pub const NAMES: [&str; COUNT] = [
@@ -73,8 +85,12 @@ pub const NAMES: [&str; COUNT] = [
     DROPPED_RETRIES_EXHAUSTED,
     DROPPED_TOO_LARGE,
     DROPPED_SHUTDOWN,
+    DROPPED_MEMORY,
     TRUNCATED,
     SKIPPED,
+    INJECT_HITS,
+    INJECT_MISSES,
+    INJECT_FAILURES,
     EXPORT_CALLS,
     EXPORT_FAILURES,
     CONFIG_WARNINGS,
@@ -88,6 +104,7 @@ impl From<Drop> for Metric {
             Drop::RetriesExhausted => Metric::RetriesExhausted,
             Drop::TooLarge => Metric::TooLarge,
             Drop::Shutdown => Metric::Shutdown,
+            Drop::Memory => Metric::Memory,
         }
     }
 }

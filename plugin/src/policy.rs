@@ -27,6 +27,14 @@ pub enum Reason {
     Prefetch,
 }
 
+/// The rule that decided: its list and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched {
+    Exempt(usize),
+    Server(usize),
+    Client(usize),
+}
+
 /// One pattern: an unanchored, case-sensitive search, as a regular expression.
 /// Patterns that need no engine are reduced when they are compiled.
 #[derive(Clone, Debug)]
@@ -80,7 +88,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn matches(&self, host: &str, path: &str) -> bool {
+    pub fn matches(&self, host: &str, path: &str) -> bool {
         let any = |patterns: &[Pattern], text| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
         any(&self.hosts, host) && any(&self.paths, path)
     }
@@ -127,25 +135,35 @@ impl Policy {
     /// Decides from the request head. Patterns see the host without its port
     /// and the path without its query.
     pub fn decide(&self, head: &Head<'_>, direction: Direction) -> Decision {
+        self.judge(head, direction).0
+    }
+
+    /// As `decide`, with the rule that decided.
+    pub fn judge(&self, head: &Head<'_>, direction: Direction) -> (Decision, Option<Matched>) {
         let path = head.path_without_query();
         if self.prefetch && (head.prefetch || is_page_data(head.path)) {
-            return Decision::Skip(Reason::Prefetch);
+            return (Decision::Skip(Reason::Prefetch), None);
         }
         if !self.extensions.is_empty() && extension(path).is_some_and(|e| self.extensions.contains(e)) {
-            return Decision::Skip(Reason::Static);
+            return (Decision::Skip(Reason::Static), None);
         }
         if self.exempt.is_empty() && !self.needs_direction() {
-            return Decision::Capture;
+            return (Decision::Capture, None);
         }
         let (host, path) = (text(host_without_port(head.authority)), text(path));
-        if self.exempt.iter().any(|rule| rule.matches(&host, &path)) {
-            return Decision::Skip(Reason::Exempt);
+        let first =
+            |rules: &[Rule], concerned: bool| rules.iter().position(|rule| concerned && rule.matches(&host, &path));
+        if let Some(at) = first(&self.exempt, true) {
+            return (Decision::Skip(Reason::Exempt), Some(Matched::Exempt(at)));
         }
-        let matches = |rules: &[Rule]| rules.iter().any(|rule| rule.matches(&host, &path));
-        let selected = !self.needs_direction()
-            || (direction != Direction::Outbound && matches(&self.server))
-            || (direction != Direction::Inbound && matches(&self.client));
-        if selected { Decision::Capture } else { Decision::Skip(Reason::NotSelected) }
+        if !self.needs_direction() {
+            return (Decision::Capture, None);
+        }
+        let server = first(&self.server, direction != Direction::Outbound).map(Matched::Server);
+        match server.or_else(|| first(&self.client, direction != Direction::Inbound).map(Matched::Client)) {
+            Some(matched) => (Decision::Capture, Some(matched)),
+            None => (Decision::Skip(Reason::NotSelected), None),
+        }
     }
 
     /// Whether a response makes its exchange a static resource. Errors are not:
@@ -199,7 +217,8 @@ pub fn split_authority(authority: &[u8]) -> (&[u8], Option<u16>) {
     }
 }
 
-fn text(bytes: &[u8]) -> Cow<'_, str> {
+/// Text to match against.
+pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
     crate::record::lossy(bytes)
 }
 

@@ -7,7 +7,7 @@ use crate::config::{self, Config, Warning};
 use crate::events;
 use crate::export::{Answer, Batch, Drop, Item, Settled};
 use crate::handoff::Handoff;
-use crate::host::{Buffer, Call, Host, Level, Map};
+use crate::host::{Buffer, Host, Level, Map};
 use crate::metrics::{Metric, Metrics};
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -26,7 +26,6 @@ pub struct Root<H> {
 /// A root that took its configuration.
 struct Active<H> {
     shared: Rc<Shared<H>>,
-    auth: Vec<(&'static str, String)>,
     failures: u64,
     handoff: Handoff,
     /// When a root that has to go stops sending.
@@ -56,13 +55,14 @@ impl<H: Host + Clone> Root<H> {
     }
 
     /// The recorder of a new stream; none before a configuration was taken.
-    pub fn stream(&self) -> Option<Stream<H>> {
-        self.active.as_ref().map(|active| Stream::new(active.shared.clone()))
+    pub fn stream(&self, context: u32) -> Option<Stream<H>> {
+        self.active.as_ref().map(|active| Stream::new(active.shared.clone(), context))
     }
 
     pub fn on_tick(&mut self) {
         if let Some(active) = &mut self.active {
             active.pump();
+            active.end_waits();
         }
     }
 
@@ -90,7 +90,6 @@ impl<H: Host> Active<H> {
             None => detect_service(&host).into(),
         };
         let idle = config.skip_gateways && is_gateway(&host);
-        let auth = wire::auth_headers(&config);
         let shared = Shared::new(host, config, service, idle, metrics);
         for Warning { path, message } in warnings {
             shared.log(Level::Warn, events::CONFIG_WARNING, format_args!("path={path:?} reason={message:?}"));
@@ -109,8 +108,11 @@ impl<H: Host> Active<H> {
             shared.log(Level::Info, events::GATEWAY_SKIPPED, format_args!("key=skip_gateways"));
         }
         shared.flush();
+        if shared.config.sampling.is_some() {
+            shared.arm(1);
+        }
         let handoff = Handoff::join(&shared.host, shared.config.export.load);
-        Active { shared: Rc::new(shared), auth, failures: 0, handoff, deadline_ns: None }
+        Active { shared: Rc::new(shared), failures: 0, handoff, deadline_ns: None }
     }
 
     /// Sends what is due, reports, and sets the next tick.
@@ -129,6 +131,9 @@ impl<H: Host> Active<H> {
             }
         }
         let mut wake = self.shared.queue.borrow().wake_in_ms(now);
+        for other in [self.shared.waiting.borrow().wake_in_ms(now), self.sample(now)] {
+            wake = wake.into_iter().chain(other).min();
+        }
         if let Some(deadline) = self.deadline_ns {
             if now >= deadline || self.shared.queue.borrow().is_empty() {
                 return self.leave();
@@ -140,26 +145,46 @@ impl<H: Host> Active<H> {
         self.shared.set_tick(wake.unwrap_or(0));
     }
 
+    /// Lets requests go on that waited for their body long enough. Last in a
+    /// tick: it makes their contexts the active ones.
+    fn end_waits(&mut self) {
+        let shared = &self.shared;
+        let now = shared.host.monotonic_ns();
+        loop {
+            let next = shared.waiting.borrow_mut().next_expired(now);
+            let Some((context, wait)) = next else { return };
+            shared.inject_failed("timeout");
+            if wait.began.get() {
+                // It goes on with its next part, see `Stage::Over`.
+                continue;
+            }
+            let mut waiting = shared.waiting.borrow_mut();
+            let new = !waiting.bodies_come && !waiting.bodies_held_back;
+            waiting.bodies_held_back |= new;
+            drop(waiting);
+            if new {
+                shared.log(Level::Warn, events::INJECT_NO_BODY, format_args!("key=inject.body"));
+            }
+            shared.host.activate(context);
+            shared.host.resume_request();
+        }
+    }
+
+    /// Asks what is to be traced, where that is configured; milliseconds until
+    /// it is time again.
+    fn sample(&self, now: u64) -> Option<u64> {
+        let shared = &self.shared;
+        let sampling = shared.config.sampling.as_ref().filter(|_| self.deadline_ns.is_none())?;
+        Some(shared.sampled.borrow_mut().ask(&shared.host, sampling, now))
+    }
+
     fn send(&mut self, batch: Batch, now: u64) {
         let shared = self.shared.clone();
-        let backend = &shared.config.backend;
-        let mut headers = vec![
-            (":method", "POST"),
-            (":path", backend.path.as_str()),
-            (":authority", backend.authority.as_str()),
-            (":scheme", backend.scheme.as_str()),
-            ("content-type", "application/x-protobuf"),
-            ("user-agent", concat!("spctl/", env!("CARGO_PKG_VERSION"))),
-        ];
-        headers.extend(self.auth.iter().map(|(name, value)| (*name, value.as_str())));
-        let call = Call {
-            cluster: &backend.cluster,
-            headers: &headers,
-            body: &batch.body,
-            timeout_ms: shared.config.export.timeout_ms,
-        };
+        let wire = shared.config.wire;
+        let key = wire::key_header(wire).zip(batch.key.as_deref());
+        let timeout_ms = shared.config.export.timeout_ms;
         shared.metrics.add(Metric::ExportCalls, 1);
-        match shared.host.call(&call) {
+        match shared.call(wire::path(wire), wire::content_type(wire), key.as_slice(), &batch.body, timeout_ms) {
             Ok(token) => shared.queue.borrow_mut().sent(token, batch),
             Err(_) => self.settle(batch, Answer::None, now),
         }
@@ -168,6 +193,9 @@ impl<H: Host> Active<H> {
     /// Reads an answer. No headers at all mean that there was none: a reset, or
     /// more than the proxy buffers.
     fn land(&mut self, token: u32, num_headers: usize, body_size: usize) {
+        if self.shared.sampled.borrow_mut().answered(&self.shared.host, token, num_headers, body_size) {
+            return;
+        }
         let Some(batch) = self.shared.queue.borrow_mut().landed(token) else { return };
         let host = &self.shared.host;
         let mut answer = Answer::None;

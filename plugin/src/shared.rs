@@ -3,9 +3,13 @@
 
 use crate::config::Config;
 use crate::events;
+use crate::exchange::Exchange;
 use crate::export::{Drop, Item, Queue};
-use crate::host::{Host, Level};
+use crate::host::{Call, CallRefused, Host, Level};
 use crate::metrics::{Metric, Metrics};
+use crate::sampling::Sampled;
+use crate::waiting::Waiting;
+use crate::wire;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -16,6 +20,10 @@ const RANDOM_POOL: usize = 2048;
 const FLUSH_MS: u64 = 250;
 /// How long a level that was asked for is believed.
 const LEVEL_NS: u64 = 1_000_000_000;
+/// A line about a thing that may happen at every request comes this often.
+const SAID_NS: u64 = 1_000_000_000;
+/// Memory for encoding that is kept.
+const MAX_SCRATCH: usize = 256 << 10;
 /// How long the distance between the clocks is believed.
 const WALL_NS: u64 = 1_000_000_000;
 
@@ -27,9 +35,17 @@ pub struct Shared<H> {
     /// Nothing is captured here.
     pub idle: bool,
     pub queue: RefCell<Queue>,
+    /// Headers of every upload, beside those that the proxy needs.
+    pub upload_headers: Vec<(String, String)>,
+    pub waiting: RefCell<Waiting>,
+    pub sampled: RefCell<Sampled>,
+    inject_failures: Cell<(u64, u64)>,
+    held: Cell<usize>,
+    scratch: RefCell<Vec<u8>>,
     pub metrics: Metrics,
     reported: Cell<(u64, usize)>,
     overflowed: Cell<u64>,
+    squeezed: Cell<u64>,
     random: RefCell<Random>,
     wall_offset: Cell<(u64, u64)>,
     level: Cell<(u64, Level)>,
@@ -43,6 +59,12 @@ impl<H: Host> Shared<H> {
         let level = host.log_level();
         let offset = host.wall_ns().wrapping_sub(now);
         Shared {
+            upload_headers: wire::upload_headers(&config),
+            waiting: RefCell::default(),
+            sampled: RefCell::default(),
+            inject_failures: Cell::new((0, 0)),
+            held: Cell::new(0),
+            scratch: RefCell::default(),
             host,
             config,
             service,
@@ -51,6 +73,7 @@ impl<H: Host> Shared<H> {
             metrics,
             reported: Cell::new((0, 0)),
             overflowed: Cell::new(0),
+            squeezed: Cell::new(0),
             random: RefCell::new(Random { pool: Vec::new(), fallback: offset ^ now.rotate_left(32) }),
             wall_offset: Cell::new((now, offset)),
             level: Cell::new((now, level)),
@@ -79,6 +102,85 @@ impl<H: Host> Shared<H> {
         }
     }
 
+    /// Takes `bytes` of the memory for exchanges under way, if there are so many.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> bool {
+        let held = self.held.get() + bytes;
+        let fits = held <= self.config.limits.streams_bytes;
+        if fits {
+            self.held.set(held);
+        }
+        fits
+    }
+
+    /// Gives back what `hold` took.
+    pub fn release(&self, bytes: usize) {
+        self.held.set(self.held.get().saturating_sub(bytes));
+    }
+
+    /// Encodes into memory that is used again and again, and returns exactly as
+    /// much as was needed: the queue counts what it really holds.
+    pub fn encoded(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        encode(&mut scratch);
+        let exact = scratch.as_slice().to_vec();
+        if scratch.capacity() > MAX_SCRATCH {
+            *scratch = Vec::new();
+        }
+        exact
+    }
+
+    /// Counts a lookup that failed, and says so once a second.
+    pub fn inject_failed(&self, reason: &'static str) {
+        self.metrics.add(Metric::InjectFailures, 1);
+        let (said_ns, failures) = self.inject_failures.get();
+        let now = self.host.monotonic_ns();
+        if now.saturating_sub(said_ns) < SAID_NS {
+            return self.inject_failures.set((said_ns, failures + 1));
+        }
+        self.inject_failures.set((now, 0));
+        self.log(Level::Warn, events::INJECT_FAILED, format_args!("reason={reason} failures={}", failures + 1));
+        self.noted();
+    }
+
+    /// Whether APIClarity wants an exchange, where it is asked.
+    pub fn is_sampled(&self, exchange: &Exchange) -> bool {
+        self.config.sampling.is_none() || self.sampled.borrow().contains(exchange)
+    }
+
+    /// Counts an exchange that is lost because memory is short.
+    pub fn lost_for_memory(&self) {
+        self.metrics.add(Metric::Captured, 1);
+        self.metrics.add(Metric::Memory, 1);
+        self.squeezed.set(self.squeezed.get() + 1);
+        self.noted();
+    }
+
+    /// Starts a call to the backend, below its base path.
+    pub fn call(
+        &self,
+        path: &str,
+        content_type: &str,
+        extra: &[(&str, &str)],
+        body: &[u8],
+        timeout_ms: u64,
+    ) -> Result<u32, CallRefused> {
+        let backend = &self.config.backend;
+        let path = format!("{}{path}", backend.base);
+        let mut headers = vec![
+            (":method", "POST"),
+            (":path", path.as_str()),
+            (":authority", backend.authority.as_str()),
+            (":scheme", backend.scheme.as_str()),
+            ("content-type", content_type),
+            ("user-agent", concat!("spctl/", env!("CARGO_PKG_VERSION"))),
+        ];
+        headers.extend(self.upload_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        headers.extend_from_slice(extra);
+        self.host.call(&Call { cluster: &backend.cluster, headers: &headers, body, timeout_ms })
+    }
+
     /// Queues a finished exchange; the root is woken when it should send.
     pub fn enqueue(&self, item: Item, now_ns: u64) {
         self.metrics.add(Metric::Captured, 1);
@@ -103,7 +205,7 @@ impl<H: Host> Shared<H> {
 
     /// Makes the root tick within `ms`. Only ever shortens the period, so a busy
     /// filter does not push its own tick away.
-    fn arm(&self, ms: u64) {
+    pub fn arm(&self, ms: u64) {
         let current = self.tick_ms.get();
         if current == 0 || ms < current {
             self.set_tick(ms);
@@ -127,6 +229,7 @@ impl<H: Host> Shared<H> {
                 Drop::RetriesExhausted => "retries_exhausted",
                 Drop::TooLarge => "too_large",
                 Drop::Shutdown => "shutdown",
+                Drop::Memory => "memory",
             };
             let detail = format_args!("reason={reason} exchanges={exchanges} status={status}");
             self.log(Level::Warn, events::DROPPED, detail);
@@ -135,10 +238,12 @@ impl<H: Host> Shared<H> {
 
     /// Hands the counters to the proxy.
     pub fn flush(&self) {
-        let overflowed = self.overflowed.take();
-        if overflowed > 0 {
-            let detail = format_args!("reason=queue_full exchanges={overflowed} status=0");
-            self.log(Level::Warn, events::DROPPED, detail);
+        for (lost, reason) in [(&self.overflowed, "queue_full"), (&self.squeezed, "memory")] {
+            let exchanges = lost.take();
+            if exchanges > 0 {
+                let detail = format_args!("reason={reason} exchanges={exchanges} status=0");
+                self.log(Level::Warn, events::DROPPED, detail);
+            }
         }
         let queue = self.queue.borrow();
         let now = (queue.exchanges(), queue.bytes());

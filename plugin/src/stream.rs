@@ -2,20 +2,25 @@
 //! while it streams through, finished exactly once however it ends.
 //!
 //! No callback ever holds up, delays or changes the exchange, but for the trace
-//! headers of a captured request.
+//! headers of a captured request, and where the backend is asked for an answer
+//! (`lookup`).
+
+mod lookup;
 
 use crate::body::BoundedBody;
-use crate::config::{Propagation, Session, WireKind};
+use crate::config::{Mesh, Propagation, Session, WireKind};
 use crate::events;
 use crate::exchange::{Direction, Exchange, Head, Message, Peers, Phase};
 use crate::export::Item;
-use crate::host::{Buffer, Host, Level, Map};
+use crate::host::{Buffer, Flow, Host, Level, Map};
+use crate::inject::Wait;
 use crate::metrics::Metric;
 use crate::policy::Decision;
 use crate::record::Record;
 use crate::shared::Shared;
 use crate::trace::{self, TraceParent};
 use crate::wire;
+use lookup::WaitsFor;
 use std::rc::Rc;
 
 /// Flags of a trace that starts here: sampled, since its first span is
@@ -26,7 +31,11 @@ const MAX_SESSION: usize = 256;
 
 pub struct Stream<H> {
     shared: Rc<Shared<H>>,
+    /// What the proxy calls this stream.
+    context: u32,
     state: State,
+    /// Set while the request waits for the backend's answer.
+    wait: Option<Wait>,
 }
 
 enum State {
@@ -34,37 +43,56 @@ enum State {
     New,
     Skipped,
     Recording(Box<Exchange>),
+    /// Over, or answered by the backend.
     Finished,
 }
 
 impl<H: Host> Stream<H> {
-    pub fn new(shared: Rc<Shared<H>>) -> Stream<H> {
-        Stream { shared, state: State::New }
+    pub fn new(shared: Rc<Shared<H>>, context: u32) -> Stream<H> {
+        Stream { shared, context, state: State::New, wait: None }
     }
 
-    pub fn on_request_headers(&mut self, end_of_stream: bool) {
+    pub fn on_request_headers(&mut self, end_of_stream: bool) -> Flow {
         if !matches!(self.state, State::New) {
-            return;
+            return Flow::Continue;
         }
         self.shared.metrics.add(Metric::Requests, 1);
         match self.begin(end_of_stream) {
-            Some(exchange) => self.state = State::Recording(Box::new(exchange)),
-            None => self.skip(),
+            Begun::Skipped => self.skip(),
+            Begun::Lost => {
+                self.state = State::Finished;
+                self.shared.lost_for_memory();
+            }
+            Begun::Recording(exchange, waits_for) => {
+                self.state = State::Recording(exchange);
+                return self.ask(waits_for);
+            }
         }
+        Flow::Continue
     }
 
-    pub fn on_request_body(&mut self, size: usize, end_of_stream: bool) {
-        let State::Recording(exchange) = &mut self.state else { return };
-        append(&self.shared.host, Buffer::RequestBody, &mut exchange.request.body, size);
+    pub fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Flow {
+        let State::Recording(exchange) = &mut self.state else { return Flow::Continue };
+        // While the request is held the host shows its whole body each time.
+        let seen = self.wait.as_ref().map_or(0, |wait| wait.held);
+        append(&self.shared, Buffer::RequestBody, exchange, seen, size);
         if end_of_stream {
             exchange.request_end_ns = Some(self.shared.host.monotonic_ns());
         }
+        if self.wait.is_some() { self.go_on_waiting(size, end_of_stream) } else { Flow::Continue }
     }
 
-    pub fn on_request_trailers(&mut self) {
-        let State::Recording(exchange) = &mut self.state else { return };
-        exchange.request.trailers = self.shared.host.headers(Map::RequestTrailers);
+    pub fn on_request_trailers(&mut self) -> Flow {
+        let State::Recording(exchange) = &mut self.state else { return Flow::Continue };
+        let trailers = self.shared.host.headers(Map::RequestTrailers);
+        if hold(&self.shared, exchange, trailers.size()) {
+            exchange.request.trailers = trailers;
+        }
         exchange.request_end_ns = Some(self.shared.host.monotonic_ns());
+        match self.wait.as_ref().map(|wait| wait.held) {
+            Some(held) => self.go_on_waiting(held, true),
+            None => Flow::Continue,
+        }
     }
 
     pub fn on_response_headers(&mut self, end_of_stream: bool) {
@@ -76,6 +104,11 @@ impl<H: Host> Stream<H> {
         let status = headers.get(":status").and_then(|s| std::str::from_utf8(s).ok()).and_then(|s| s.parse().ok());
         if self.shared.config.policy.is_static(status, headers.get("content-type").unwrap_or_default()) {
             return self.skip();
+        }
+        if !hold(&self.shared, exchange, headers.size()) {
+            self.shared.release(exchange.held);
+            self.state = State::Finished;
+            return self.shared.lost_for_memory();
         }
         exchange.response_start_ns = Some(self.shared.host.monotonic_ns());
         exchange.status = status;
@@ -92,7 +125,7 @@ impl<H: Host> Stream<H> {
 
     pub fn on_response_body(&mut self, size: usize, end_of_stream: bool) {
         let State::Recording(exchange) = &mut self.state else { return };
-        append(&self.shared.host, Buffer::ResponseBody, &mut exchange.response.body, size);
+        append(&self.shared, Buffer::ResponseBody, exchange, 0, size);
         if end_of_stream {
             exchange.phase = Phase::Complete;
         }
@@ -100,15 +133,20 @@ impl<H: Host> Stream<H> {
 
     pub fn on_response_trailers(&mut self) {
         let State::Recording(exchange) = &mut self.state else { return };
-        exchange.response.trailers = self.shared.host.headers(Map::ResponseTrailers);
+        let trailers = self.shared.host.headers(Map::ResponseTrailers);
+        if hold(&self.shared, exchange, trailers.size()) {
+            exchange.response.trailers = trailers;
+        }
         exchange.phase = Phase::Complete;
     }
 
     /// The stream is over: complete, reset, answered by someone else. Envoy
     /// calls this once from `on_log`; `on_done` covers hosts that do not.
     pub fn finish(&mut self) {
+        self.wait = None;
         let State::Recording(exchange) = std::mem::replace(&mut self.state, State::Finished) else { return };
         let shared = &self.shared;
+        shared.release(exchange.held);
         let mut exchange = *exchange;
         exchange.end_ns = shared.host.monotonic_ns();
         exchange.peers = self.peers();
@@ -116,8 +154,12 @@ impl<H: Host> Stream<H> {
             Some(name) => name.as_str().into(),
             None => shared.service.clone(),
         };
+        if !shared.is_sampled(&exchange) {
+            return self.skip();
+        }
         let wire = shared.config.wire;
-        let span = wire::encode(wire, &Record::new(&exchange, &shared.config, &service));
+        let record = Record::new(&exchange, &shared.config, &service);
+        let span = shared.encoded(|out| wire::encode(wire, &record, out));
         if exchange.request.body.is_truncated() || exchange.response.body.is_truncated() {
             shared.metrics.add(Metric::Truncated, 1);
         }
@@ -125,22 +167,25 @@ impl<H: Host> Stream<H> {
             let (status, bytes) = (exchange.status.unwrap_or(0), span.len());
             shared.log(Level::Debug, events::CAPTURED, format_args!("status={status} bytes={bytes}"));
         }
-        let session = exchange.session.as_deref().filter(|_| wire::one_session_per_upload(wire)).map(Rc::from);
-        shared.enqueue(Item { service, session, span, queued_ns: exchange.end_ns }, exchange.end_ns);
+        let key = wire::key(wire, &exchange);
+        shared.enqueue(Item { service, key, span, queued_ns: exchange.end_ns }, exchange.end_ns);
     }
 
     fn skip(&mut self) {
+        if let State::Recording(exchange) = &self.state {
+            self.shared.release(exchange.held);
+        }
         self.state = State::Skipped;
         self.shared.metrics.add(Metric::Skipped, 1);
         self.shared.noted();
     }
 
     /// Decides; for a selected request, starts the record and joins its trace.
-    fn begin(&self, end_of_stream: bool) -> Option<Exchange> {
+    fn begin(&self, end_of_stream: bool) -> Begun {
         let shared = &self.shared;
         let config = &shared.config;
         if shared.idle {
-            return None;
+            return Begun::Skipped;
         }
         let headers = shared.host.headers(Map::RequestHeaders);
         let head = Head::read(&headers);
@@ -149,8 +194,14 @@ impl<H: Host> Stream<H> {
             direction => direction,
         };
         if config.policy.decide(&head, known.unwrap_or(Direction::Unspecified)) != Decision::Capture {
-            return None;
+            return Begun::Skipped;
         }
+        let held = headers.size();
+        if !shared.hold(held) {
+            return Begun::Lost;
+        }
+        let direction = known.unwrap_or_else(|| self.listener_direction());
+        let waits_for = self.waits_for(&head, direction, end_of_stream);
         let start_ns = shared.host.monotonic_ns();
         let session = self.session(&head);
         let joined = self.join_trace(&head, session.as_deref());
@@ -158,9 +209,9 @@ impl<H: Host> Stream<H> {
         let service = service.map(|name| String::from_utf8_lossy(name).into_owned());
         let tunnel = head.connect;
         let cap = |bytes: usize| BoundedBody::new(if tunnel { 0 } else { bytes });
-        Some(Exchange {
+        let exchange = Exchange {
             phase: Phase::Request,
-            direction: known.unwrap_or_else(|| self.listener_direction()),
+            direction,
             request: Message { headers, body: cap(config.limits.request_body_bytes), ..Message::default() },
             response: Message { body: cap(config.limits.response_body_bytes), ..Message::default() },
             status: None,
@@ -169,6 +220,7 @@ impl<H: Host> Stream<H> {
             trace_state: joined.trace_state,
             session,
             service,
+            held,
             upgrade: tunnel,
             start_wall_ns: shared.wall_ns(start_ns),
             start_ns,
@@ -176,7 +228,8 @@ impl<H: Host> Stream<H> {
             response_start_ns: None,
             end_ns: start_ns,
             peers: Peers::default(),
-        })
+        };
+        Begun::Recording(Box::new(exchange), waits_for)
     }
 
     /// One id for the whole exchange: header, else tracestate, else our own.
@@ -272,13 +325,36 @@ impl<H: Host> Stream<H> {
             let value = wanted.then(|| self.shared.host.property(path)).flatten()?;
             String::from_utf8(value).ok().filter(|text| !text.is_empty())
         };
+        // Before Envoy 1.29 what the cluster knows was not below `xds`.
+        let of_upstream = |path: &[&str]| {
+            let wanted = self.shared.config.wire.is_apiclarity();
+            let path = [&["upstream_host_metadata", "filter_metadata"], path].concat();
+            text(wanted, &[&["xds"], path.as_slice()].concat()).or_else(|| text(wanted, &path))
+        };
+        let namespace = match self.shared.config.mesh {
+            // `workload;namespace;service;revision`, and a cluster in later versions.
+            Mesh::Istio => of_upstream(&["istio", "workload"]).and_then(|workload| {
+                let parts: Vec<_> = workload.split(';').collect();
+                matches!(parts.len(), 4 | 5).then(|| parts.get(1).map(|part| (*part).to_owned())).flatten()
+            }),
+            Mesh::Kuma => of_upstream(&["envoy.lb", "k8s.kuma.io/namespace"]),
+        };
         Peers {
             protocol: text(wanted.protocol, &["request", "protocol"]),
             source: text(wanted.source, &["source", "address"]),
             destination: text(wanted.destination, &["destination", "address"]),
             upstream: text(wanted.upstream, &["upstream", "address"]),
+            namespace,
         }
     }
+}
+
+/// What becomes of a request.
+enum Begun {
+    Skipped,
+    /// Selected, but there is no memory for it.
+    Lost,
+    Recording(Box<Exchange>, Option<WaitsFor>),
 }
 
 /// Our place in a trace.
@@ -292,12 +368,29 @@ fn list(lines: &[&[u8]], session: Option<&str>) -> Option<String> {
     if lines.is_empty() { None } else { trace::tracestate(lines, session) }
 }
 
-/// Copies what the cap allows; at the cap the bytes are not even fetched.
-fn append(host: &impl Host, buffer: Buffer, body: &mut BoundedBody, size: usize) {
-    let wanted = body.count(size);
-    if wanted > 0 {
-        body.append(host.buffer(buffer, 0, wanted));
+/// Copies what the cap and the memory allow of a body's new bytes, those from
+/// `seen` to `size`; beyond that the bytes are not even fetched.
+fn append<H: Host>(shared: &Shared<H>, buffer: Buffer, exchange: &mut Exchange, seen: usize, size: usize) {
+    let body = if buffer == Buffer::RequestBody { &mut exchange.request.body } else { &mut exchange.response.body };
+    let wanted = body.count(size.saturating_sub(seen));
+    if wanted == 0 {
+        return;
     }
+    if shared.hold(wanted) {
+        body.append(shared.host.buffer(buffer, seen, wanted));
+        exchange.held += wanted;
+    } else {
+        body.stop();
+    }
+}
+
+/// Takes memory for a header map of an exchange.
+fn hold<H: Host>(shared: &Shared<H>, exchange: &mut Exchange, bytes: usize) -> bool {
+    let held = shared.hold(bytes);
+    if held {
+        exchange.held += bytes;
+    }
+    held
 }
 
 #[cfg(test)]

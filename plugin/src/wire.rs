@@ -3,17 +3,19 @@
 //! Protobuf is written by hand because exchanges wait in the queue as encoded
 //! spans: an upload is then one copy, and the cost of an exchange is paid once.
 
+mod apiclarity;
 mod otlp;
-mod protobuf;
+pub(crate) mod protobuf;
 mod softprobe;
 
 use crate::attributes::{self as own, SideNames};
 use crate::config::{Auth, Config, WireKind};
-use crate::exchange::Direction;
+use crate::exchange::{Direction, Exchange};
 use crate::record::{Field, Part, Record};
 use crate::redact::Content;
-use crate::trace::TraceParent;
+pub(crate) use apiclarity::full_host;
 use protobuf::{Attributes, put_bytes, put_fixed32, put_fixed64, put_length};
+use std::rc::Rc;
 
 /// Instrumentation scope of every span.
 pub const SCOPE_NAME: &str = "spctl";
@@ -45,50 +47,98 @@ const KIND_CLIENT: u64 = 3;
 /// Span flags: whether the parent is remote is known, and it is.
 const FLAG_REMOTE: u32 = 0x300;
 
-/// Encodes the span of one exchange.
-pub fn encode(wire: WireKind, record: &Record<'_>) -> Vec<u8> {
-    let exchange = record.exchange;
-    let held = exchange.request.headers.size() + exchange.response.headers.size();
-    let bodies = exchange.request.body.bytes().len() + exchange.response.body.bytes().len();
-    let mut out = Vec::with_capacity(1024 + held * 2 + bodies + bodies / 2 * usize::from(wire == WireKind::Softprobe));
-    let TraceParent { trace_id, parent_id, flags } = &exchange.span;
-    put_bytes(&mut out, SPAN_TRACE_ID, trace_id);
-    put_bytes(&mut out, SPAN_SPAN_ID, parent_id);
-    if let Some(state) = &exchange.trace_state {
-        put_bytes(&mut out, SPAN_TRACE_STATE, state.as_bytes());
-    }
-    if let Some(parent) = &exchange.parent {
-        put_bytes(&mut out, SPAN_PARENT_SPAN_ID, parent);
-    }
-    put_bytes(&mut out, SPAN_NAME, span_name(record).as_bytes());
-    let kind = if record.direction() == Direction::Outbound { KIND_CLIENT } else { KIND_SERVER };
-    protobuf::put_varint_field(&mut out, SPAN_KIND, kind);
-    put_fixed64(&mut out, SPAN_START, exchange.start_wall_ns);
-    let duration = exchange.end_ns.saturating_sub(exchange.start_ns);
-    put_fixed64(&mut out, SPAN_END, exchange.start_wall_ns.saturating_add(duration));
-    let mut attributes = Attributes::new(&mut out, SPAN_ATTRIBUTES);
+/// Where uploads go, below the backend's base path.
+pub fn path(wire: WireKind) -> &'static str {
     match wire {
-        WireKind::Otlp => otlp::attributes(record, &mut attributes),
-        WireKind::Softprobe => softprobe::attributes(record, &mut attributes),
+        WireKind::Otlp | WireKind::Softprobe => "/v1/traces",
+        WireKind::ApiClarity => "/api/telemetry",
+        WireKind::ApiClarityV1 => "/publish",
+    }
+}
+
+/// Media type of uploads.
+pub fn content_type(wire: WireKind) -> &'static str {
+    if wire.is_apiclarity() { "application/json" } else { "application/x-protobuf" }
+}
+
+/// What all exchanges of one upload have in common, where the wire asks for it:
+/// Softprobe's runtimes file an upload under the first session they find in it;
+/// APIClarity's upload is one exchange, with its request id.
+pub fn key(wire: WireKind, exchange: &Exchange) -> Option<Rc<str>> {
+    match wire {
+        WireKind::Otlp => None,
+        WireKind::Softprobe => exchange.session.as_deref().map(Rc::from),
+        WireKind::ApiClarity | WireKind::ApiClarityV1 => Some(apiclarity::request_id(exchange).into()),
+    }
+}
+
+/// The header of an upload that carries its key.
+pub fn key_header(wire: WireKind) -> Option<&'static str> {
+    wire.is_apiclarity().then_some("x-request-id")
+}
+
+/// Encodes one exchange.
+pub fn encode(wire: WireKind, record: &Record<'_>, out: &mut Vec<u8>) {
+    if wire.is_apiclarity() {
+        return apiclarity::encode(wire, record, out);
+    }
+    let kind = if record.direction() == Direction::Outbound { KIND_CLIENT } else { KIND_SERVER };
+    let mut attributes = put_span(record, kind, out);
+    match wire {
+        WireKind::Softprobe => softprobe::attributes(record, "extract", &mut attributes),
+        _ => otlp::attributes(record, &mut attributes),
     }
     put_own(record, &mut attributes);
     if is_error(record) {
-        put_length(&mut out, SPAN_STATUS, 2);
-        protobuf::put_varint_field(&mut out, STATUS_CODE, STATUS_ERROR);
+        put_length(out, SPAN_STATUS, 2);
+        protobuf::put_varint_field(out, STATUS_CODE, STATUS_ERROR);
     }
-    put_fixed32(&mut out, SPAN_FLAGS, u32::from(*flags) | FLAG_REMOTE);
-    out
+    put_flags(record, out);
 }
 
-/// Whether an upload may hold exchanges of one session only: Softprobe's
-/// runtimes file an upload under the first session they find in it.
-pub fn one_session_per_upload(wire: WireKind) -> bool {
-    wire == WireKind::Softprobe
+/// Asks for the answer to a request: one span in Softprobe's form, on every
+/// wire.
+pub fn lookup(record: &Record<'_>, without_body: bool) -> Vec<u8> {
+    let mut span = Vec::new();
+    let mut attributes = put_span(record, KIND_CLIENT, &mut span);
+    softprobe::attributes(record, "inject", &mut attributes);
+    put_own_side(&own::REQUEST, &record.request, &mut attributes);
+    if without_body {
+        attributes.bool(own::INJECT_WITHOUT_BODY, true);
+    }
+    put_flags(record, &mut span);
+    frame(WireKind::Softprobe, &[(record.service, vec![&span])])
 }
 
-/// Frames encoded spans as an `ExportTraceServiceRequest`; `groups` are the
-/// services and their spans.
+/// The fields of a span up to its attributes.
+fn put_span<'a>(record: &Record<'_>, kind: u64, out: &'a mut Vec<u8>) -> Attributes<'a> {
+    let exchange = record.exchange;
+    put_bytes(out, SPAN_TRACE_ID, &exchange.span.trace_id);
+    put_bytes(out, SPAN_SPAN_ID, &exchange.span.parent_id);
+    if let Some(state) = &exchange.trace_state {
+        put_bytes(out, SPAN_TRACE_STATE, state.as_bytes());
+    }
+    if let Some(parent) = &exchange.parent {
+        put_bytes(out, SPAN_PARENT_SPAN_ID, parent);
+    }
+    put_bytes(out, SPAN_NAME, span_name(record).as_bytes());
+    protobuf::put_varint_field(out, SPAN_KIND, kind);
+    put_fixed64(out, SPAN_START, exchange.start_wall_ns);
+    let duration = exchange.end_ns.saturating_sub(exchange.start_ns);
+    put_fixed64(out, SPAN_END, exchange.start_wall_ns.saturating_add(duration));
+    Attributes::new(out, SPAN_ATTRIBUTES)
+}
+
+fn put_flags(record: &Record<'_>, out: &mut Vec<u8>) {
+    put_fixed32(out, SPAN_FLAGS, u32::from(record.exchange.span.flags) | FLAG_REMOTE);
+}
+
+/// Frames encoded exchanges as the body of an upload; `groups` are the services
+/// and their spans. APIClarity's upload is its one exchange.
 pub fn frame(wire: WireKind, groups: &[(&str, Vec<&[u8]>)]) -> Vec<u8> {
+    if wire.is_apiclarity() {
+        return groups.iter().flat_map(|(_, items)| items.concat()).collect();
+    }
     let mut body = Vec::new();
     for (service, spans) in groups {
         let mut resource = Vec::new();
@@ -116,15 +166,15 @@ pub fn frame(wire: WireKind, groups: &[(&str, Vec<&[u8]>)]) -> Vec<u8> {
     body
 }
 
-/// Headers of an upload, without the pseudo headers.
-pub fn auth_headers(config: &Config) -> Vec<(&'static str, String)> {
-    let Some(key) = &config.public_key else { return Vec::new() };
-    let mut headers = Vec::new();
+/// Headers of every upload and lookup that the configuration asks for.
+pub fn upload_headers(config: &Config) -> Vec<(String, String)> {
+    let mut headers = config.export.headers.clone();
+    let Some(key) = &config.public_key else { return headers };
     if matches!(config.auth, Auth::Both | Auth::PublicKey) {
-        headers.push(("x-public-key", key.clone()));
+        headers.push(("x-public-key".to_owned(), key.clone()));
     }
     if matches!(config.auth, Auth::Both | Auth::Bearer) {
-        headers.push(("authorization", format!("Bearer {key}")));
+        headers.push(("authorization".to_owned(), format!("Bearer {key}")));
     }
     headers
 }

@@ -67,6 +67,20 @@ pub fn exchange(stored: &ResourceSpans) -> Result<Exchange> {
     })
 }
 
+/// Whether a span has this attribute, and it is true.
+pub(super) fn is_true(stored: &ResourceSpans, name: &str) -> bool {
+    Reader::new(stored).is_some_and(|reader| reader.flag(name))
+}
+
+/// What Softprobe calls a span.
+pub(super) fn span_type(span: &Span) -> Option<&str> {
+    let value = span.attributes.iter().find(|kv| kv.key == "sp.span.type")?.value.as_ref()?.value.as_ref()?;
+    match value {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// When the parts of an exchange ended: `(request end, response start)`, ms from its start.
 pub fn timings(stored: &ResourceSpans) -> (Option<f64>, Option<f64>) {
     let Some(reader) = Reader::new(stored) else { return (None, None) };

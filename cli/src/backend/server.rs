@@ -20,19 +20,22 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Store;
 use super::decode::{message_from_json, stored_spans};
+use super::serve::Answers;
+use super::{Store, control, telemetry};
 use crate::error::{Error, Result};
 
 /// OTLP asks servers to cap a decompressed request; 64 MiB is its suggestion.
 const REQUEST_MAX: usize = 64 << 20;
-const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/x-protobuf";
+pub(super) const JSON: &str = "application/json";
 
 /// A listening backend.
 pub struct Backend {
     pub address: SocketAddr,
     pub store: Arc<Store>,
+    /// What lookups are answered from.
+    pub answers: Arc<Answers>,
     /// Counts batches; whoever follows the captures waits on it.
     pub arrivals: watch::Receiver<u64>,
     server: tokio::task::JoinHandle<()>,
@@ -41,9 +44,18 @@ pub struct Backend {
 /// An upload on its way to the database, and where its outcome goes.
 struct Upload {
     body: Bytes,
-    json: bool,
+    form: Form,
     gzip: bool,
     outcome: oneshot::Sender<Outcome>,
+}
+
+/// What an upload is written in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
+    /// APIClarity's telemetry.
+    Telemetry,
 }
 
 type Outcome = std::result::Result<(), Refusal>;
@@ -64,21 +76,26 @@ impl Backend {
         let address = listener.local_addr().map_err(Error::io("cannot read the backend's address"))?;
         let (arrived, arrivals) = watch::channel(0);
         let (uploads, waiting) = mpsc::channel(WAITING);
-        let writer = store.clone();
+        let answers = Arc::new(Answers::default());
+        let (writer, learner) = (store.clone(), answers.clone());
         std::thread::Builder::new()
             .name("backend".into())
-            .spawn(move || write(&writer, waiting, &arrived))
+            .spawn(move || write(&writer, &learner, waiting, &arrived))
             .map_err(Error::io("cannot start the backend's thread"))?;
         let router = Router::new()
             .route("/v1/traces", post(traces))
+            .route("/api/telemetry", post(telemetry))
+            .route("/publish", post(telemetry))
+            .route("/api/hostsToTrace", get(|| async { axum::Json(serde_json::json!({"hosts": ["*"]})) }))
             .route("/health", get(health))
-            .layer(axum::extract::DefaultBodyLimit::max(REQUEST_MAX))
-            .with_state(uploads);
+            .with_state(uploads)
+            .merge(control::routes(answers.clone(), store.clone()))
+            .layer(axum::extract::DefaultBodyLimit::max(REQUEST_MAX));
         let server = tokio::spawn(async move {
             // It ends with the instance; an accept error is retried inside.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, store, arrivals, server })
+        Ok(Self { address, store, answers, arrivals, server })
     }
 
     pub fn url(&self) -> String {
@@ -100,29 +117,42 @@ async fn traces(State(uploads): State<mpsc::Sender<Upload>>, headers: HeaderMap,
     let Some(json) = is_json(&headers) else {
         return failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, false, &format!("send {PROTOBUF} or {JSON}"));
     };
+    let form = if json { Form::Json } else { Form::Protobuf };
+    match take(&uploads, form, &headers, body).await {
+        Ok(()) => success(json),
+        Err(refusal) => failure(refusal.status, json, &refusal.why),
+    }
+}
+
+/// APIClarity's `POST /api/telemetry` and, before it, `POST /publish`.
+async fn telemetry(State(uploads): State<mpsc::Sender<Upload>>, headers: HeaderMap, body: Bytes) -> Response {
+    let (status, message) = match take(&uploads, Form::Telemetry, &headers, body).await {
+        Ok(()) => (StatusCode::OK, "stored".to_owned()),
+        Err(refusal) => (refusal.status, refusal.why),
+    };
+    (status, axum::Json(serde_json::json!({"message": message}))).into_response()
+}
+
+/// Hands an upload to the writer and waits for what becomes of it.
+async fn take(uploads: &mpsc::Sender<Upload>, form: Form, headers: &HeaderMap, body: Bytes) -> Outcome {
+    let refused = |status, why: &str| Refusal { status, why: why.to_owned() };
     let gzip = match headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes()) {
         None | Some(b"identity" | b"") => false,
         Some(coding) if coding.eq_ignore_ascii_case(b"gzip") => true,
-        Some(_) => return failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, json, "the only content coding taken is gzip"),
+        Some(_) => return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the only content coding taken is gzip")),
     };
     let (outcome, done) = oneshot::channel();
     // Both ends live as long as the backend: a lost one is its end.
-    let gone = || failure(StatusCode::SERVICE_UNAVAILABLE, json, "the backend is stopping");
-    if uploads.send(Upload { body, json, gzip, outcome }).await.is_err() {
-        return gone();
-    }
-    match done.await {
-        Ok(Ok(())) => success(json),
-        Ok(Err(refusal)) => failure(refusal.status, json, &refusal.why),
-        Err(_) => gone(),
-    }
+    let gone = || refused(StatusCode::SERVICE_UNAVAILABLE, "the backend is stopping");
+    uploads.send(Upload { body, form, gzip, outcome }).await.map_err(|_| gone())?;
+    done.await.map_err(|_| gone())?
 }
 
 /// The one thread that decodes and stores: SQLite takes one writer, and a
 /// single thread keeps memory flat.
-fn write(store: &Store, mut waiting: mpsc::Receiver<Upload>, arrived: &watch::Sender<u64>) {
+fn write(store: &Store, answers: &Answers, mut waiting: mpsc::Receiver<Upload>, arrived: &watch::Sender<u64>) {
     while let Some(upload) = waiting.blocking_recv() {
-        let outcome = accept(store, &upload.body, upload.json, upload.gzip);
+        let outcome = accept(store, answers, &upload.body, upload.form, upload.gzip);
         if outcome.is_ok() {
             arrived.send_modify(|n| *n = n.wrapping_add(1));
         }
@@ -136,7 +166,7 @@ struct Refusal {
     why: String,
 }
 
-fn accept(store: &Store, body: &[u8], json: bool, gzip: bool) -> Outcome {
+fn accept(store: &Store, answers: &Answers, body: &[u8], form: Form, gzip: bool) -> Outcome {
     let bad = |why: String| Refusal { status: StatusCode::BAD_REQUEST, why };
     let inflated;
     let body = if gzip {
@@ -154,17 +184,24 @@ fn accept(store: &Store, body: &[u8], json: bool, gzip: bool) -> Outcome {
     } else {
         body
     };
-    let request = if json {
-        message_from_json(body).map_err(|e| bad(format!("JSON: {e}")))?
-    } else {
-        ExportTraceServiceRequest::decode(body).map_err(|e| bad(format!("protobuf: {e}")))?
+    let request = match form {
+        Form::Json => message_from_json(body).map_err(|e| bad(format!("JSON: {e}")))?,
+        Form::Protobuf => ExportTraceServiceRequest::decode(body).map_err(|e| bad(format!("protobuf: {e}")))?,
+        Form::Telemetry => {
+            let now = jiff::Timestamp::now().as_nanosecond().try_into().unwrap_or(0);
+            telemetry::request(body, now).map_err(|e| bad(format!("JSON: {e}")))?
+        }
     };
     let spans = stored_spans(request).map_err(bad)?;
-    store.insert(&spans).map_err(|e| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, why: e.to_string() })
+    let unavailable = |e: Error| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, why: e.to_string() };
+    store.insert(&spans).map_err(unavailable)?;
+    let sessions = spans.iter().filter_map(|span| span.summary.session_id.as_deref());
+    answers.sessions(|open| sessions.for_each(|id| open.extracted(id)));
+    answers.learn(&spans).map_err(unavailable)
 }
 
 /// Whether the body is JSON; none for a type that is neither JSON nor protobuf.
-fn is_json(headers: &HeaderMap) -> Option<bool> {
+pub(super) fn is_json(headers: &HeaderMap) -> Option<bool> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case(JSON) {

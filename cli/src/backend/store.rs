@@ -36,6 +36,7 @@ pub struct StoredSpan {
 }
 
 /// What tells one span from all others.
+#[derive(Debug, Clone)]
 pub struct Ids {
     pub trace: Vec<u8>,
     pub span: Vec<u8>,
@@ -213,6 +214,39 @@ impl Store {
         let mut statement = read.prepare_cached(&sql)?;
         let rows = statement.query_map(rusqlite::params_from_iter(values), blob)?;
         rows.map(|row| decode(&row?)).collect()
+    }
+
+    /// Up to `filter.limit` spans after `filter.after`, in the order in which they
+    /// came, and where to go on; none: that was all.
+    pub fn scan(&self, filter: &Filter) -> Result<(Vec<StoredSpan>, Option<i64>)> {
+        let (condition, values) = conditions(filter);
+        let limit = filter.limit.map_or(-1, i64::from);
+        let columns = "seq, start_ns, span_id, trace_id, summary, span";
+        let sql = format!("SELECT {columns} FROM exchanges {condition} ORDER BY seq LIMIT {limit}");
+        let read = lock(&self.read);
+        let mut statement = read.prepare_cached(&sql)?;
+        let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+        let (mut spans, mut last) = (Vec::new(), None);
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+            let summary: String = row.get(4)?;
+            spans.push(StoredSpan {
+                summary: serde_json::from_str(&summary).map_err(|e| Error::Store(e.to_string()))?,
+                ids: Ids { span: row.get(2)?, trace: row.get(3)? },
+                start_ns: unsigned(row.get(1)?),
+                span: row.get(5)?,
+            });
+        }
+        Ok((spans, last))
+    }
+
+    /// One span, unless it was evicted.
+    pub fn get(&self, start_ns: u64, ids: &Ids) -> Result<Option<ResourceSpans>> {
+        let read = lock(&self.read);
+        let sql = "SELECT span FROM exchanges WHERE start_ns = ?1 AND span_id = ?2 AND trace_id = ?3";
+        let mut statement = read.prepare_cached(sql)?;
+        let found = statement.query_row(params![signed(start_ns), ids.span, ids.trace], blob).optional()?;
+        found.map(|span| decode(&span)).transpose()
     }
 
     /// The one exchange whose span id begins with `id`.

@@ -4,6 +4,8 @@
 pub mod build;
 pub mod captures;
 pub mod completions;
+pub mod config;
+pub mod demo;
 pub mod doctor;
 pub mod down;
 pub mod hidden;
@@ -33,6 +35,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
     match cli.command {
         Command::Completions(args) => return completions::run(&args, output),
         Command::Build(args) => return build::run(&args, output),
+        Command::Config(args) => return config::run(args, output),
         _ => {}
     }
     let context = Context { output, home: Home::locate()? };
@@ -44,9 +47,10 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Logs(args) => block_on(logs::run(args, &context)),
         Command::Captures(args) => block_on(captures::run(args, &context)),
         Command::Doctor(args) => block_on(doctor::run(args, &context)),
+        Command::Demo(args) => block_on(demo::run(args, &context)),
         Command::Down(args) => block_on(down::run(args, &context)),
         Command::Instance(args) => hidden::run(&args, &context),
-        Command::Completions(_) | Command::Build(_) => Ok(()),
+        Command::Completions(_) | Command::Build(_) | Command::Config(_) => Ok(()),
     }
 }
 

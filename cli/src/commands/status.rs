@@ -99,6 +99,15 @@ fn describe(instance: &InstanceStatus, style: Style) -> String {
         counters.truncated,
         counters.stored
     ));
+    if let Some(serving) = &instance.serving {
+        text.push_str(&format!(
+            "  answering from {} exchanges of {}: {} hits, {} misses\n",
+            serving.exchanges, serving.from, serving.hits, serving.misses
+        ));
+    }
+    if counters.inject_failures > 0 {
+        text.push_str(&format!("    {}\n", style.warn(&format!("{} lookups failed", counters.inject_failures))));
+    }
     for (reason, count) in &counters.dropped {
         text.push_str(&format!("    {}\n", style.warn(&format!("{count} dropped: {reason}"))));
     }

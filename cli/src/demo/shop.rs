@@ -150,5 +150,8 @@ async fn ask(
     };
     let request = request.body(body).map_err(|e| failed(e.to_string()))?;
     let answer = send(*address, request, Duration::from_secs(5)).await.map_err(|e| failed(e.to_string()))?;
+    if answer.status.is_server_error() {
+        return Err(failed(format!("the inventory answers {}", answer.status.as_u16())));
+    }
     Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null)))
 }

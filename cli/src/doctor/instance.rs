@@ -197,6 +197,7 @@ mod tests {
         };
         Evidence {
             status: InstanceStatus {
+                serving: None,
                 name: "default".into(),
                 harness: "envoy".into(),
                 state: "running".into(),

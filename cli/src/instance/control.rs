@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::Instance;
 use super::levels::Held;
+use super::serve::ServeRequest;
 use super::status::{Counters, LogEntry, ReloadRequest};
 use crate::backend::{Filter, exchange};
 use crate::error::{Error, Result};
@@ -39,7 +40,9 @@ pub(super) fn serve(
         .route("/captures", get(captures).delete(clear))
         .route("/captures/follow", get(follow))
         .route("/captures/export", get(exported))
+        .route("/captures/serve", post(serve_captures).delete(stop_serving))
         .route("/captures/{id}", get(capture))
+        .route("/demo/inventory", post(inventory))
         .route("/stop", post(stop_instance))
         .with_state(shared);
     tokio::spawn(async move {
@@ -110,6 +113,21 @@ async fn capture(State(shared): Asked, Path(id): Path<String>) -> Response {
 
 async fn clear(State(shared): Asked) -> Response {
     answer(blocking(shared, |instance| instance.backend()?.store.clear()).await)
+}
+
+async fn serve_captures(State(shared): Asked, Json(request): Json<ServeRequest>) -> Response {
+    // Its own task, as for a reload.
+    let work = tokio::spawn(async move { shared.instance.serve(request).await });
+    answer(work.await.unwrap_or_else(|e| Err(Error::Instance { reason: e.to_string() })))
+}
+
+async fn stop_serving(State(shared): Asked) -> Response {
+    let work = tokio::spawn(async move { shared.instance.stop_serving().await });
+    answer(work.await.unwrap_or_else(|e| Err(Error::Instance { reason: e.to_string() })))
+}
+
+async fn inventory(State(shared): Asked, Json(runs): Json<bool>) -> Response {
+    answer(shared.instance.run_inventory(runs).await)
 }
 
 #[derive(Deserialize)]

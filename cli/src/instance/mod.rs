@@ -10,6 +10,7 @@ mod hold;
 mod levels;
 mod plan;
 mod running;
+mod serve;
 mod spec;
 mod status;
 
@@ -19,5 +20,6 @@ pub use given::plugins as given_plugins;
 pub use hold::hold;
 pub use plan::CAPTURE;
 pub use running::Instance;
+pub use serve::{Answered, ServeRequest};
 pub use spec::{BackendSpec, Given, PluginSource, PluginSpec, Spec, Target, Upstream, default_workers};
 pub use status::{Counters, InstanceStatus, LogEntry, PluginStatus, ReloadRequest, Reloaded, Started};

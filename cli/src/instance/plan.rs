@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::serve::Answered;
 use super::spec::{Given, PluginSpec, Spec, Target};
 use crate::bundle;
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ pub(super) struct Places {
 }
 
 /// A plugin as read: bytes and configuration.
+#[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) module: Module,
     pub(super) configuration: Vec<u8>,
@@ -94,6 +96,8 @@ pub(super) struct Load {
     pub(super) number: u64,
     /// Above zero: a new VM, though its bytes may be the same.
     pub(super) generation: u32,
+    /// The capture filter asks the backend for answers.
+    pub(super) inject: Option<Answered>,
 }
 
 /// The filters of one plugin, one a listener.
@@ -112,10 +116,11 @@ pub(super) fn filters(
         .into_iter()
         .map(|direction| {
             let configuration = if bundle::is_capture(&loaded.module) {
-                complete_capture_config(&loaded.configuration, spec, places, direction, load.number)?
+                complete_capture_config(&loaded.configuration, spec, places, direction, load)?
             } else {
                 loaded.configuration.clone()
             };
+            let lets_bodies_through = bundle::is_capture(&loaded.module) && asks_with_bodies(&configuration);
             let given = plugin.given.clone().unwrap_or_else(|| Given {
                 name: plugin.name.clone(),
                 vm_id: plugin.name.clone(),
@@ -132,7 +137,7 @@ pub(super) fn filters(
                 module: loaded.module.clone(),
                 configuration,
                 vm_configuration: given.vm_configuration,
-                allow_on_headers_stop_iteration: given.allow_on_headers_stop_iteration,
+                allow_on_headers_stop_iteration: given.allow_on_headers_stop_iteration || lets_bodies_through,
                 environment: given.environment.into_iter().collect(),
                 root_id: plugin.root_id.clone(),
                 vm_id: given.vm_id,
@@ -211,7 +216,7 @@ fn complete_capture_config(
     spec: &Spec,
     places: &Places,
     direction: Direction,
-    load: u64,
+    load: Load,
 ) -> Result<Vec<u8>> {
     let mut config: Map<String, Value> = if configuration.is_empty() {
         Map::new()
@@ -229,9 +234,24 @@ fn complete_capture_config(
         set("public_key", key.clone());
     }
     if let Value::Object(export) = config.entry("export").or_insert_with(|| Value::Object(Map::new())) {
-        export.entry("load").or_insert(load.into());
+        export.entry("load").or_insert(load.number.into());
+    }
+    if let (Some(answered), Value::Object(inject)) =
+        (load.inject, config.entry("inject").or_insert_with(|| Value::Object(Map::new())))
+    {
+        inject.insert("enabled".into(), true.into());
+        inject.insert("direction".into(), answered.name().into());
+        // These filters let bodies through while headers wait.
+        inject.entry("body").or_insert(true.into());
     }
     serde_json::to_vec(&config).map_err(|e| Error::Protocol(e.to_string()))
+}
+
+/// Whether a configuration of the capture filter needs
+/// `allow_on_headers_stop_iteration`, which is Envoy's since 1.35.
+fn asks_with_bodies(configuration: &[u8]) -> bool {
+    spctl_plugin::config::parse(configuration)
+        .is_ok_and(|parsed| parsed.config.inject.enabled && parsed.config.inject.body)
 }
 
 /// The backend's key: the file's first line, trimmed.

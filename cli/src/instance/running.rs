@@ -15,7 +15,7 @@ use super::status::{Counters, InstanceStatus, PluginStatus, ReloadRequest, Reloa
 use crate::backend::{Backend, Bounds, Store};
 use crate::demo::Demo;
 use crate::error::{Error, Result};
-use crate::harness::{Embedded, Envoy, Filter, Harness, Kind, Topology, find_envoy};
+use crate::harness::{Embedded, Envoy, Filter, Harness, Kind, Proof, Topology, find_envoy};
 use crate::logs::{Level, LogHub};
 use crate::state::{Child, Home, InstanceDir, Record};
 
@@ -34,20 +34,20 @@ pub struct Instance {
     /// Everything but filters and listeners matters to a check off to the side.
     aside: Topology,
     pub logs: LogHub,
-    backend: Option<Backend>,
-    demo: Option<Demo>,
+    pub(super) backend: Option<Backend>,
+    pub(super) demo: Option<Demo>,
     pub(super) harness: Box<dyn Harness>,
     pub(super) levels: Levels,
-    plugins: Mutex<Vec<Slot>>,
+    pub(super) plugins: Mutex<Vec<Slot>>,
     child: Option<Child>,
 }
 
 /// A plugin as it is served now.
-struct Slot {
-    spec: PluginSpec,
-    loaded: Loaded,
+pub(super) struct Slot {
+    pub(super) spec: PluginSpec,
+    pub(super) loaded: Loaded,
     filters: Vec<Filter>,
-    load: Load,
+    pub(super) load: Load,
 }
 
 impl Instance {
@@ -69,8 +69,9 @@ impl Instance {
         let places = places(&spec, backend.as_ref(), demo.as_ref())?;
         let mut slots = Vec::new();
         for (plugin, loaded) in spec.plugins.iter().zip(loaded) {
-            let filters = plan::filters(plugin, &loaded, &spec, &places, Load { number: 1, generation: 0 })?;
-            slots.push(Slot { spec: plugin.clone(), loaded, filters, load: Load { number: 1, generation: 0 } });
+            let load = Load { number: 1, ..Load::default() };
+            let filters = plan::filters(plugin, &loaded, &spec, &places, load)?;
+            slots.push(Slot { spec: plugin.clone(), loaded, filters, load });
         }
         let filters = slots.iter().flat_map(|slot| slot.filters.clone()).collect();
         let mut topology = plan::topology(&spec, &places, filters);
@@ -144,6 +145,7 @@ impl Instance {
             admin_url: url(addresses.admin),
             backend_url: Some(self.places.backend.url()),
             log_level: self.spec.log_level,
+            serving: self.backend.as_ref().and_then(|backend| backend.answers.serving()),
             plugins: plugins.iter().map(Slot::status).collect(),
             counters: if state == "running" {
                 self.counters().await?
@@ -185,16 +187,9 @@ impl Instance {
         let (old, new) = (slot.loaded.module.digest.clone(), loaded.module.digest.clone());
         let changed = request.force || old != new || loaded.configuration != slot.loaded.configuration;
         let proxies = if changed {
-            let load =
-                Load { number: slot.load.number + 1, generation: slot.load.generation + u32::from(request.force) };
-            let filters = plan::filters(&spec, &loaded, &self.spec, &self.places, load)?;
-            if self.harness.kind() != Kind::Embedded {
-                check(filters.clone(), &self.aside, &self.home, &self.logs).await?;
-            }
-            let proofs = self.harness.reload(filters.clone()).await?;
-            self.logs.own(Level::Info, format!("reloaded `{}`: {old} -> {new}", spec.name));
-            *slot = Slot { spec, loaded, filters, load };
-            proofs
+            let generation = slot.load.generation + u32::from(request.force);
+            let load = Load { number: slot.load.number + 1, generation, ..slot.load };
+            self.replace(slot, spec, loaded, load).await?
         } else {
             slot.spec = spec;
             Vec::new()
@@ -210,6 +205,31 @@ impl Instance {
             proxies,
             warnings,
         })
+    }
+
+    /// Starts or stops the demo's inventory.
+    pub async fn run_inventory(&self, runs: bool) -> Result<()> {
+        let demo = self.demo.as_ref().ok_or_else(|| Error::Usage("no demo application runs here".into()))?;
+        demo.run_inventory(runs).await
+    }
+
+    /// Puts a plugin in the place of another; on an error the old one serves on.
+    pub(super) async fn replace(
+        &self,
+        slot: &mut Slot,
+        spec: PluginSpec,
+        loaded: Loaded,
+        load: Load,
+    ) -> Result<Vec<Proof>> {
+        let filters = plan::filters(&spec, &loaded, &self.spec, &self.places, load)?;
+        if self.harness.kind() != Kind::Embedded {
+            check(filters.clone(), &self.aside, &self.home, &self.logs).await?;
+        }
+        let proofs = self.harness.reload(filters.clone()).await?;
+        let (old, new) = (&slot.loaded.module.digest, &loaded.module.digest);
+        self.logs.own(Level::Info, format!("reloaded `{}`: {old} -> {new}", spec.name));
+        *slot = Slot { spec, loaded, filters, load };
+        Ok(proofs)
     }
 
     /// Drains, then stops; the final counters hold for everything that was served.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::spec::PluginSource;
+use crate::backend::Serving;
 use crate::harness::{Proof, ProxyStatus, Role, Stats};
 use crate::logs::{Level, Line};
 
@@ -23,6 +24,9 @@ pub struct InstanceStatus {
     pub backend_url: Option<String>,
     /// Of the proxy's `wasm` logger, as the instance was started.
     pub log_level: Level,
+    /// What requests are answered from, while they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
     pub plugins: Vec<PluginStatus>,
     pub proxies: Vec<ProxyStatus>,
     pub counters: Counters,
@@ -61,6 +65,12 @@ pub struct Counters {
     pub dropped: BTreeMap<String, u64>,
     pub truncated: u64,
     pub skipped: u64,
+    /// Requests that the backend answered from recordings.
+    #[serde(default)]
+    pub injected: u64,
+    /// Lookups that failed; their requests went on.
+    #[serde(default)]
+    pub inject_failures: u64,
     /// Distinct exchanges that the local backend took.
     pub stored: u64,
     /// Of these, how many its bounds pushed out again.
@@ -89,6 +99,8 @@ impl Counters {
                 .collect(),
             truncated: of(spctl_plugin::metrics::TRUNCATED),
             skipped: of(spctl_plugin::metrics::SKIPPED),
+            injected: of(spctl_plugin::metrics::INJECT_HITS),
+            inject_failures: of(spctl_plugin::metrics::INJECT_FAILURES),
             stored: 0,
             evicted: 0,
         }

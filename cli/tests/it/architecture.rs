@@ -48,6 +48,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("src/export", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::demo"]),
     ("src/demo", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend"]),
     ("src/logs", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "spctl_proxy", "spctl_host"]),
+    (
+        "src/filter_config",
+        &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend", "crate::demo"],
+    ),
     ("src/harness", &["crate::commands", "crate::instance", "crate::ui", "crate::backend", "crate::demo"]),
     ("src/instance", &["crate::commands", "crate::ui", "spctl_proxy", "spctl_host"]),
     ("src/commands", &["spctl_proxy", "spctl_host", "crate::harness::embedded", "crate::harness::envoy", "rusqlite"]),

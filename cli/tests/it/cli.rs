@@ -4,8 +4,20 @@ use serde_json::Value;
 
 use crate::common::{Spctl, harnesses};
 
-pub const VERBS: &[&str] =
-    &["quickstart", "run", "build", "reload", "status", "logs", "captures", "doctor", "down", "completions"];
+pub const VERBS: &[&str] = &[
+    "quickstart",
+    "run",
+    "build",
+    "reload",
+    "status",
+    "logs",
+    "captures",
+    "config",
+    "demo",
+    "doctor",
+    "down",
+    "completions",
+];
 
 #[test]
 fn help_names_every_command_and_exit_code() {

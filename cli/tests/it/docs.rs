@@ -1,6 +1,7 @@
 //! The README's generated parts: from the code, held by a test.
 //! `SPCTL_BLESS=1` rewrites them.
 
+use spctl_plugin::config::Kind;
 use std::path::{Path, PathBuf};
 
 fn readme() -> PathBuf {
@@ -23,6 +24,26 @@ fn hold(name: &str, wanted: &str) {
     std::fs::write(&path, format!("{before}{open}{wanted}{close}{after}")).unwrap();
 }
 
+fn kind(kind: Kind) -> String {
+    let listed = |names: &[&str]| format!("`{}`", names.join("`, `"));
+    match kind {
+        Kind::Text => "string".into(),
+        Kind::Url => "string: URL".into(),
+        Kind::Regex => "string: regex".into(),
+        Kind::Bool => "bool".into(),
+        Kind::Flag => "bool, or `\"true\"`".into(),
+        Kind::Integer(min, max) => format!("integer, {min} to {max}"),
+        Kind::Choice(names) => format!("string: {}", listed(names)),
+        Kind::Set(names) => format!("array: {}", listed(names)),
+        Kind::Texts => "array of strings".into(),
+        Kind::Regexes => "array of regexes".into(),
+        Kind::Names => "array of names, or object with `add` and `remove`".into(),
+        Kind::Headers => "object of strings".into(),
+        Kind::Object => "object".into(),
+        Kind::Objects => "array of objects".into(),
+    }
+}
+
 /// One test, because blessing rewrites one file.
 #[test]
 fn the_readme_says_what_the_code_does() {
@@ -32,7 +53,7 @@ fn the_readme_says_what_the_code_does() {
         config.push_str(&format!(
             "| `{}` | {} | {} | {} |\n",
             key.path,
-            cell(key.kind),
+            cell(&kind(key.kind)),
             cell(key.default),
             cell(key.meaning)
         ));

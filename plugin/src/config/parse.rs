@@ -1,13 +1,11 @@
 //! From JSON to `Config`, every failure with the path of its key.
 
-use super::keys::{IGNORED, KEYS};
+use super::keys::{IGNORED, KEYS, Kind};
+use super::object::{Object, Result, error};
 use super::*;
-use crate::names::NameSet;
 use crate::policy::{Pattern, Rule, STATIC_CONTENT_TYPES, STATIC_EXTENSIONS, TELEMETRY_PATHS};
 use crate::redact::defaults;
 use serde_json::{Map, Value};
-
-type Result<T> = std::result::Result<T, ConfigError>;
 
 /// Parses a plugin configuration. No bytes at all mean an empty object.
 pub fn parse(bytes: &[u8]) -> Result<Parsed> {
@@ -23,7 +21,12 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
 }
 
 fn read(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Config> {
-    let softprobe = root.choice("wire", &["otlp", "softprobe"])? == Some(1);
+    let (wire, auth, session, url) = match root.choice("wire")? {
+        Some(1) => (WireKind::Softprobe, Auth::Both, Session::Generate, "https://o.softprobe.ai"),
+        Some(2) => (WireKind::ApiClarity, Auth::None, Session::Read, "http://apiclarity"),
+        Some(3) => (WireKind::ApiClarityV1, Auth::None, Session::Read, "http://scn"),
+        _ => (WireKind::Otlp, Auth::Bearer, Session::Read, "http://127.0.0.1:4318"),
+    };
     let public_key = match root.string("public_key")?.filter(|key| !key.is_empty()) {
         Some(key) => Some(key),
         None => root.string("api_key")?.filter(|key| !key.is_empty()),
@@ -33,15 +36,21 @@ fn read(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Config> {
     {
         return Err(error("public_key", "must be printable characters without spaces"));
     }
-    let (wire, auth, session, url) = match softprobe {
-        true => (WireKind::Softprobe, Auth::Both, Session::Generate, "https://o.softprobe.ai"),
-        false => (WireKind::Otlp, Auth::Bearer, Session::Read, "http://127.0.0.1:4318"),
-    };
+    let mut inject = inject(root)?;
+    if inject.enabled && wire.is_apiclarity() {
+        let message = "APIClarity answers no lookups: `inject` has no effect on this wire";
+        warnings.push(Warning { path: "inject.enabled".to_owned(), message: message.to_owned() });
+        inject.enabled = false;
+    }
+    let mut limits = limits(&root.object("limits")?)?;
+    if wire.is_apiclarity() {
+        limits.batch_exchanges = 1;
+    }
     Ok(Config {
         wire,
-        backend: backend(root, url)?,
+        backend: backend(root, url, wire)?,
         public_key: public_key.map(str::to_owned),
-        auth: match root.choice("auth", &["both", "x-public-key", "bearer", "none"])? {
+        auth: match root.choice("auth")? {
             Some(0) => Auth::Both,
             Some(1) => Auth::PublicKey,
             Some(2) => Auth::Bearer,
@@ -50,31 +59,34 @@ fn read(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Config> {
         },
         // `default-service` is how older configurations say "detect".
         service_name: root.string("service_name")?.filter(|s| !matches!(*s, "" | "default-service")).map(str::to_owned),
-        direction: match root.choice("traffic_direction", &["auto", "server", "inbound", "client", "outbound"])? {
+        direction: match root.choice("traffic_direction")? {
             Some(1 | 2) => Some(Direction::Inbound),
             Some(3 | 4) => Some(Direction::Outbound),
             _ => None,
         },
         policy: policy(root)?,
         redact: redactor(root, warnings)?,
-        limits: limits(&root.object("limits")?)?,
+        inject,
+        mesh: if root.choice("service_mesh")? == Some(1) { Mesh::Kuma } else { Mesh::Istio },
+        sampling: sampling(root, wire)?,
+        limits,
         export: export(&root.object("export")?)?,
-        propagation: match root.choice("propagation", &["w3c", "none"])? {
+        propagation: match root.choice("propagation")? {
             Some(1) => Propagation::None,
             _ => Propagation::W3c,
         },
-        session: match root.choice("session", &["read", "generate"])? {
+        session: match root.choice("session")? {
             Some(0) => Session::Read,
             Some(_) => Session::Generate,
             None => session,
         },
-        skip_gateways: root.bool("skip_gateways")?.unwrap_or(softprobe),
-        attributes: attributes(root)?,
-        log_level: Level::from_number(root.choice("log_level", &LEVELS)?.unwrap_or(0) as u32),
+        skip_gateways: root.bool("skip_gateways")?.unwrap_or(wire == WireKind::Softprobe),
+        attributes: attributes(root, wire)?,
+        log_level: Level::from_number(root.choice("log_level")?.unwrap_or(0) as u32),
     })
 }
 
-fn backend(root: &Object<'_>, default: &str) -> Result<Backend> {
+fn backend(root: &Object<'_>, default: &str, wire: WireKind) -> Result<Backend> {
     let url = root.string("sp_backend_url")?.unwrap_or(default);
     let bad = |message: &str| error("sp_backend_url", message);
     let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("must start with `http://` or `https://`"))?;
@@ -98,14 +110,16 @@ fn backend(root: &Object<'_>, default: &str) -> Result<Backend> {
     }
     let port = port.unwrap_or(standard);
     let path = path.trim_end_matches('/');
-    let path = if path.ends_with("/v1/traces") { path.to_owned() } else { format!("{path}/v1/traces") };
+    let base = path.strip_suffix("/v1/traces").unwrap_or(path).to_owned();
     let authority = if port == standard { host.clone() } else { format!("{host}:{port}") };
     let cluster = match root.string("backend_cluster")? {
         Some("") => return Err(error("backend_cluster", "must not be empty")),
         Some(name) => name.to_owned(),
+        // How APIClarity's deployments name it.
+        None if wire.is_apiclarity() => "trace_analyzer".to_owned(),
         None => format!("outbound|{port}||{}", host.trim_matches(['[', ']'])),
     };
-    Ok(Backend { scheme, authority, host, port, path, cluster })
+    Ok(Backend { scheme, authority, host, port, base, cluster })
 }
 
 fn policy(root: &Object<'_>) -> Result<Policy> {
@@ -160,6 +174,37 @@ fn nonempty(rule: Rule, path: &str, message: &str) -> Result<Rule> {
     if rule.hosts.is_empty() && rule.paths.is_empty() { Err(error(path, message)) } else { Ok(rule) }
 }
 
+fn sampling(root: &Object<'_>, wire: WireKind) -> Result<Option<Sampling>> {
+    let enabled = match root.value("trace_sampling_enabled") {
+        // As its own filter had it.
+        Some(Value::String(text)) => text == "true",
+        _ => root.bool("trace_sampling_enabled")?.unwrap_or(false),
+    };
+    let cluster = root.string("sampling_cluster")?.unwrap_or("trace-sampling-manager").to_owned();
+    Ok((enabled && wire.is_apiclarity()).then_some(Sampling { cluster }))
+}
+
+fn inject(root: &Object<'_>) -> Result<Inject> {
+    let inject = root.object("inject")?;
+    let old = match root.bool("enable_inject")? {
+        Some(flag) => Some(flag),
+        None => root.bool("sp_enable_cache")?,
+    };
+    Ok(Inject {
+        enabled: inject.bool("enabled")?.or(old).unwrap_or(false),
+        direction: match inject.choice("direction")? {
+            Some(1) => Some(Direction::Inbound),
+            Some(2) => None,
+            _ => Some(Direction::Outbound),
+        },
+        rules: rules(&inject, "rules")?,
+        timeout_ms: inject.integer("timeout_ms")?.unwrap_or(500),
+        body: inject.bool("body")?.unwrap_or(false),
+        body_bytes: inject.integer("body_bytes")?.unwrap_or(64 << 10) as usize,
+        strict: inject.bool("strict")?.unwrap_or(false),
+    })
+}
+
 fn redactor(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Redactor> {
     let redact = root.object("redact")?;
     let masking = root.object("masking")?;
@@ -189,42 +234,59 @@ fn redactor(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Redactor> 
     })
 }
 
-/// In the order of `Level`.
-const LEVELS: [&str; 7] = ["trace", "debug", "info", "warn", "error", "critical", "off"];
-const MIB: u64 = 1 << 20;
-const HOUR_MS: u64 = 3_600_000;
-
 fn limits(limits: &Object<'_>) -> Result<Limits> {
-    let bytes = |key, default, min, max| Ok(limits.integer(key, min, max)?.unwrap_or(default) as usize);
+    let bytes = |key, default| Ok(limits.integer(key)?.unwrap_or(default) as usize);
     Ok(Limits {
-        request_body_bytes: bytes("request_body_bytes", 64 << 10, 0, 16 * MIB)?,
-        response_body_bytes: bytes("response_body_bytes", 64 << 10, 0, 16 * MIB)?,
-        exchange_bytes: bytes("exchange_bytes", 512 << 10, 1024, 64 * MIB)?,
-        queue_bytes: bytes("queue_bytes", 16 * MIB, 1024, 512 * MIB)?,
-        batch_bytes: bytes("batch_bytes", 512 << 10, 1, 32 * MIB)?,
-        batch_exchanges: bytes("batch_exchanges", 256, 1, 65_536)?,
-        linger_ms: limits.integer("linger_ms", 1, 60_000)?.unwrap_or(50),
+        streams_bytes: bytes("streams_bytes", 32 << 20)?,
+        request_body_bytes: bytes("request_body_bytes", 64 << 10)?,
+        response_body_bytes: bytes("response_body_bytes", 64 << 10)?,
+        exchange_bytes: bytes("exchange_bytes", 512 << 10)?,
+        queue_bytes: bytes("queue_bytes", 16 << 20)?,
+        batch_bytes: bytes("batch_bytes", 512 << 10)?,
+        batch_exchanges: bytes("batch_exchanges", 256)?,
+        linger_ms: limits.integer("linger_ms")?.unwrap_or(50),
     })
 }
 
 fn export(export: &Object<'_>) -> Result<Export> {
     let retry = export.object("retry")?;
     Ok(Export {
-        timeout_ms: export.integer("timeout_ms", 1, 600_000)?.unwrap_or(10_000),
-        concurrency: export.integer("concurrency", 1, 16)?.unwrap_or(4) as usize,
-        drain_ms: export.integer("drain_ms", 0, 600_000)?.unwrap_or(5_000),
-        load: export.integer("load", 0, u64::MAX >> 11)?.unwrap_or(0),
+        timeout_ms: export.integer("timeout_ms")?.unwrap_or(10_000),
+        concurrency: export.integer("concurrency")?.unwrap_or(4) as usize,
+        drain_ms: export.integer("drain_ms")?.unwrap_or(5_000),
+        load: export.integer("load")?.unwrap_or(0),
+        headers: headers(export)?,
         retry: Retry {
-            initial_ms: retry.integer("initial_ms", 1, HOUR_MS)?.unwrap_or(500),
-            max_ms: retry.integer("max_ms", 1, HOUR_MS)?.unwrap_or(30_000),
-            max_age_ms: retry.integer("max_age_ms", 0, 24 * HOUR_MS)?.unwrap_or(300_000),
+            initial_ms: retry.integer("initial_ms")?.unwrap_or(500),
+            max_ms: retry.integer("max_ms")?.unwrap_or(30_000),
+            max_age_ms: retry.integer("max_age_ms")?.unwrap_or(300_000),
         },
     })
 }
 
-fn attributes(root: &Object<'_>) -> Result<Attributes> {
+/// Headers that go out as they are written here.
+fn headers(export: &Object<'_>) -> Result<Vec<(String, String)>> {
+    let object = export.object("headers")?;
+    let mut headers = Vec::new();
+    for name in object.map.into_iter().flat_map(Map::keys) {
+        let value = object.string(name)?.unwrap_or_default();
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err(error(&object.path_of(name), "is not a header name"));
+        }
+        if !value.bytes().all(|b| matches!(b, b' '..=b'~')) {
+            return Err(error(&object.path_of(name), "must be printable ASCII"));
+        }
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    Ok(headers)
+}
+
+fn attributes(root: &Object<'_>, wire: WireKind) -> Result<Attributes> {
+    // APIClarity's form has a place for both addresses.
+    let peers = wire.is_apiclarity();
     let Some(names) = root.strings("attributes")? else {
-        return Ok(Attributes { protocol: true, source: false, destination: false, upstream: false });
+        return Ok(Attributes { protocol: true, source: peers, destination: peers, upstream: false });
     };
     let mut wanted = Attributes { protocol: false, source: false, destination: false, upstream: false };
     for (at, name) in names.iter().enumerate() {
@@ -242,10 +304,6 @@ fn attributes(root: &Object<'_>) -> Result<Attributes> {
     Ok(wanted)
 }
 
-fn error(path: &str, message: impl Into<String>) -> ConfigError {
-    ConfigError { path: path.to_owned(), message: message.into() }
-}
-
 /// Walks the document and warns of every member that `KEYS` does not name.
 /// `path` is where the member is, `schema` the same with `[]` for indices.
 fn find_unknown(value: &Value, path: &str, schema: &str, warnings: &mut Vec<Warning>) {
@@ -253,17 +311,20 @@ fn find_unknown(value: &Value, path: &str, schema: &str, warnings: &mut Vec<Warn
     match value {
         Value::Object(map) => {
             let edits_names = matches!(schema, "skip.extensions" | "skip.content_types")
-                || schema.starts_with("redact.") && KEYS.iter().any(|k| k.path == schema && k.kind.contains("`add`"));
+                || schema.starts_with("redact.") && KEYS.iter().any(|k| k.path == schema && k.kind == Kind::Names);
             for (key, member) in map {
                 let (path, schema) = (join(path, key), join(schema, key));
                 if edits_names && matches!(key.as_str(), "add" | "remove") {
                     continue;
                 }
                 let ignored = IGNORED.iter().find(|(known, _)| *known == schema);
+                if KEYS.iter().any(|k| k.path == schema && k.kind == Kind::Headers) {
+                    continue;
+                }
                 if KEYS.iter().any(|k| k.path == schema) {
                     find_unknown(member, &path, &schema, warnings);
                 } else {
-                    let message = ignored.map_or("unknown key", |(_, why)| why).to_owned();
+                    let message = ignored.map_or(UNKNOWN, |(_, why)| why).to_owned();
                     warnings.push(Warning { path, message });
                 }
             }
@@ -276,134 +337,4 @@ fn find_unknown(value: &Value, path: &str, schema: &str, warnings: &mut Vec<Warn
         }
         _ => {}
     }
-}
-
-/// An object of the document and where it is; absent objects read as empty.
-struct Object<'a> {
-    map: Option<&'a Map<String, Value>>,
-    path: String,
-}
-
-impl<'a> Object<'a> {
-    fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
-
-    /// `null` is how YAML spells a key without a value: absent.
-    fn value(&self, key: &str) -> Option<&'a Value> {
-        self.map?.get(key).filter(|value| !value.is_null())
-    }
-
-    #[cold]
-    fn wrong(&self, key: &str, kind: &str) -> ConfigError {
-        error(&self.path_of(key), format!("must be {kind}"))
-    }
-
-    fn string(&self, key: &str) -> Result<Option<&'a str>> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.wrong(key, "a string")),
-        }
-    }
-
-    fn bool(&self, key: &str) -> Result<Option<bool>> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(_) => Err(self.wrong(key, "true or false")),
-        }
-    }
-
-    fn integer(&self, key: &str, min: u64, max: u64) -> Result<Option<u64>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        match value.as_u64().filter(|n| (min..=max).contains(n)) {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.wrong(key, &format!("an integer from {min} to {max}"))),
-        }
-    }
-
-    /// Index of the chosen name.
-    fn choice(&self, key: &str, names: &[&str]) -> Result<Option<usize>> {
-        let Some(text) = self.string(key)? else { return Ok(None) };
-        match names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
-            Some(at) => Ok(Some(at)),
-            None => Err(self.wrong(key, &format!("one of `{}`", names.join("`, `")))),
-        }
-    }
-
-    fn object(&self, key: &str) -> Result<Object<'a>> {
-        let map = match self.value(key) {
-            None => None,
-            Some(Value::Object(map)) => Some(map),
-            Some(_) => return Err(self.wrong(key, "an object")),
-        };
-        Ok(Object { map, path: self.path_of(key) })
-    }
-
-    /// The items of an array, with their paths.
-    fn items(&self, key: &str, kind: &str) -> Result<Option<Vec<(String, &'a Value)>>> {
-        let list = match self.value(key) {
-            None => return Ok(None),
-            Some(Value::Array(list)) => list,
-            Some(_) => return Err(self.wrong(key, kind)),
-        };
-        let path = self.path_of(key);
-        Ok(Some(list.iter().enumerate().map(|(at, value)| (format!("{path}[{at}]"), value)).collect()))
-    }
-
-    fn objects(&self, key: &str) -> Result<Option<Vec<Object<'a>>>> {
-        let Some(items) = self.items(key, "an array of objects")? else { return Ok(None) };
-        let mut objects = Vec::with_capacity(items.len());
-        for (path, value) in items {
-            let Value::Object(map) = value else { return Err(error(&path, "must be an object")) };
-            objects.push(Object { map: Some(map), path });
-        }
-        Ok(Some(objects))
-    }
-
-    fn strings(&self, key: &str) -> Result<Option<Vec<&'a str>>> {
-        let Some(items) = self.items(key, "an array of strings")? else { return Ok(None) };
-        let mut strings = Vec::with_capacity(items.len());
-        for (path, value) in items {
-            let Value::String(text) = value else { return Err(error(&path, "must be a string")) };
-            strings.push(text.as_str());
-        }
-        Ok(Some(strings))
-    }
-
-    fn pattern(&self, key: &str) -> Result<Option<Pattern>> {
-        match self.string(key)? {
-            Some(text) => compile(text, &self.path_of(key)).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn patterns(&self, key: &str) -> Result<Vec<Pattern>> {
-        let mut patterns = Vec::new();
-        for (at, text) in self.strings(key)?.unwrap_or_default().into_iter().enumerate() {
-            patterns.push(compile(text, &format!("{}[{at}]", self.path_of(key)))?);
-        }
-        Ok(patterns)
-    }
-
-    /// An array replaces the default names, an object edits them.
-    fn names(&self, key: &str, defaults: &[&str]) -> Result<NameSet> {
-        let mut names = NameSet::new(defaults.iter().copied());
-        match self.value(key) {
-            Some(Value::Object(_)) => {
-                let edits = self.object(key)?;
-                edits.strings("remove")?.unwrap_or_default().into_iter().for_each(|name| names.remove(name));
-                edits.strings("add")?.unwrap_or_default().into_iter().for_each(|name| names.insert(name));
-            }
-            Some(Value::Array(_)) => names = NameSet::new(self.strings(key)?.unwrap_or_default()),
-            Some(_) => return Err(error(&self.path_of(key), "must be an array of names or an object")),
-            None => {}
-        }
-        Ok(names)
-    }
-}
-
-fn compile(text: &str, path: &str) -> Result<Pattern> {
-    Pattern::compile(text).map_err(|why| error(path, format!("bad regular expression: {why}")))
 }

@@ -72,9 +72,9 @@ fn softprobe_brings_its_own_defaults() {
 fn backend_urls_keep_their_base_path_and_derive_the_cluster() {
     let backend = |url: &str| good(json!({ "sp_backend_url": url })).backend;
     let collector = backend("http://collector:4318/tenant/a/");
-    assert_eq!((collector.authority.as_str(), collector.path.as_str()), ("collector:4318", "/tenant/a/v1/traces"));
+    assert_eq!((collector.authority.as_str(), collector.base.as_str()), ("collector:4318", "/tenant/a"));
     assert_eq!(backend("https://x").authority, "x");
-    assert_eq!(backend("https://x/v1/traces").path, "/v1/traces");
+    assert_eq!(backend("https://x/v1/traces").base, "");
     assert_eq!(backend("http://[::1]:9").cluster, "outbound|9||::1");
     for bad in ["x", "ftp://x", "http://", "http://x:0", "http://x:y", "http://u@x", "http://x/?q", "http://x y"] {
         assert_eq!(bad_path(json!({ "sp_backend_url": bad })), "sp_backend_url", "{bad}");
@@ -110,7 +110,7 @@ fn bad_values_fail_with_the_path_of_their_key() {
 #[test]
 fn unknown_and_retired_keys_warn_and_do_nothing() {
     let document = json!({
-        "enable_inject": true,
+        "cache_ttl_seconds": 3600,
         "sp_backend_ulr": "x",
         "circuit_breaker": {"max_failures": 3},
         "redact": {"headers": {"ad": []}},
@@ -119,7 +119,7 @@ fn unknown_and_retired_keys_warn_and_do_nothing() {
     let parsed = parse(document.to_string().as_bytes()).unwrap();
     let paths: Vec<&str> = parsed.warnings.iter().map(|w| w.path.as_str()).collect();
     let expected = [
-        "enable_inject",
+        "cache_ttl_seconds",
         "sp_backend_ulr",
         "circuit_breaker",
         "redact.headers.ad",
@@ -163,4 +163,54 @@ fn name_lists_replace_or_edit_the_defaults() {
     assert!(replaced.contains(b"x") && !replaced.contains(b"authorization"));
     let edited = good(json!({"redact": {"headers": {"add": ["x"], "remove": ["authorization"]}}})).redact.headers;
     assert!(edited.contains(b"x") && edited.contains(b"x-api-key") && !edited.contains(b"authorization"));
+}
+
+/// Every key is read, and as what the reference says it is.
+#[test]
+fn every_key_refuses_what_its_kind_does_not_allow() {
+    for key in KEYS {
+        let wrong = match key.kind {
+            Kind::Text | Kind::Url | Kind::Regex | Kind::Choice(_) => vec![json!(7)],
+            Kind::Bool | Kind::Flag => vec![json!(7)],
+            Kind::Integer(min, max) => {
+                [min.checked_sub(1), max.checked_add(1)].iter().flatten().map(|n| json!(n)).collect()
+            }
+            Kind::Texts | Kind::Regexes | Kind::Set(_) | Kind::Names => vec![json!([7]), json!("x")],
+            Kind::Headers => vec![json!({"x": 7}), json!({"a b": "c"})],
+            Kind::Object | Kind::Objects => vec![json!(7)],
+        };
+        for value in wrong.into_iter().chain(matches!(key.kind, Kind::Choice(_)).then(|| json!("no such choice"))) {
+            let mut document = json!(null);
+            for part in key.path.rsplit('.') {
+                let inner = std::mem::take(&mut document);
+                let inner = if inner.is_null() { value.clone() } else { inner };
+                document = match part.strip_suffix("[]") {
+                    Some(name) => json!({ name: [inner] }),
+                    None => json!({ part: inner }),
+                };
+            }
+            let error = parse(document.to_string().as_bytes()).err();
+            assert!(error.is_some(), "{document} was taken");
+        }
+    }
+}
+
+#[test]
+fn apiclarity_brings_the_names_of_its_deployments() {
+    let config = good(json!({"wire": "apiclarity", "trace_sampling_enabled": "true", "service_mesh": "kuma"}));
+    assert_eq!((config.backend.authority.as_str(), config.backend.cluster.as_str()), ("apiclarity", "trace_analyzer"));
+    assert_eq!(config.sampling.unwrap().cluster, "trace-sampling-manager");
+    assert_eq!((config.mesh, config.limits.batch_exchanges), (Mesh::Kuma, 1));
+    assert_eq!(good(json!({"wire": "apiclarity-v1"})).backend.authority, "scn");
+    let parsed = parse(br#"{"wire": "apiclarity", "inject": {"enabled": true}}"#).unwrap();
+    assert!(!parsed.config.inject.enabled && parsed.warnings.len() == 1);
+}
+
+#[test]
+fn injection_is_off_unless_asked_for_by_any_of_its_names() {
+    assert!(!good(json!({})).inject.enabled);
+    for on in [json!({"inject": {"enabled": true}}), json!({"enable_inject": true}), json!({"sp_enable_cache": true})] {
+        assert!(good(on).inject.enabled);
+    }
+    assert!(!good(json!({"inject": {"enabled": false}, "enable_inject": true})).inject.enabled);
 }

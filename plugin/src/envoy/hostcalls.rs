@@ -6,6 +6,7 @@
 
 use crate::headers::Headers;
 use crate::host::{Buffer, Call, CallRefused, Host, Level, Map, MetricKind};
+use crate::inject::Reply;
 use std::ptr::null_mut;
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ const OK: u32 = 0;
 const CAS_MISMATCH: u32 = 8;
 /// WASI clock of `clock_time_get`.
 const MONOTONIC: u32 = 1;
+/// `proxy_stream_type_t` of a request.
+const HTTP_REQUEST: u32 = 0;
+/// Envoy's details of a local reply, in access logs.
+const DETAILS: &str = "softprobe_inject";
 /// Host limit of one `random_get`.
 const MAX_RANDOM: usize = 64 * 1024;
 
@@ -48,6 +53,18 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_set_shared_data(key: *const u8, key_size: usize, value: *const u8, size: usize, version: u32) -> u32;
     fn proxy_done() -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
 }
 
 // Envoy links its WASI subset for modules of every target.
@@ -165,6 +182,35 @@ impl Host for EnvoyHost {
             timeout,
         )
         .map_err(|_| CallRefused)
+    }
+
+    fn resume_request(&self) {
+        // SAFETY: no pointers.
+        unsafe { proxy_continue_stream(HTTP_REQUEST) };
+    }
+
+    fn activate(&self, context: u32) {
+        // SAFETY: no pointers.
+        unsafe { proxy_set_effective_context(context) };
+    }
+
+    fn reply(&self, reply: &Reply) {
+        let pairs = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        let headers = Headers::from_pairs(pairs);
+        let (headers, body) = (headers.raw(), &reply.body);
+        // SAFETY: pointers and sizes are of live slices.
+        unsafe {
+            proxy_send_local_response(
+                u32::from(reply.status),
+                DETAILS.as_ptr(),
+                DETAILS.len(),
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                headers.len(),
+                -1,
+            );
+        }
     }
 
     fn log_level(&self) -> Level {

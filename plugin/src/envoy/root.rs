@@ -38,8 +38,8 @@ impl RootContext for RootFilter {
         self.0.on_tick();
     }
 
-    fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(StreamFilter(self.0.stream())))
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(StreamFilter(self.0.stream(id))))
     }
 
     fn get_type(&self) -> Option<ContextType> {

@@ -1,6 +1,8 @@
-//! The SDK's stream context: every callback continues.
+//! The SDK's stream context: every callback continues, but for requests that
+//! wait for an answer from the backend.
 
 use super::hostcalls::EnvoyHost;
+use crate::host::Flow;
 use crate::stream::Stream;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -15,6 +17,13 @@ impl StreamFilter {
         }
         Action::Continue
     }
+
+    fn hold(&mut self, callback: impl FnOnce(&mut Stream<EnvoyHost>) -> Flow) -> Action {
+        match self.0.as_mut().map(callback) {
+            Some(Flow::Hold) => Action::Pause,
+            Some(Flow::Continue) | None => Action::Continue,
+        }
+    }
 }
 
 impl Context for StreamFilter {
@@ -22,19 +31,25 @@ impl Context for StreamFilter {
         self.record(Stream::finish);
         true
     }
+
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_size: usize, _num_trailers: usize) {
+        if let Some(stream) = &mut self.0 {
+            stream.on_call_answer(token, num_headers, body_size);
+        }
+    }
 }
 
 impl HttpContext for StreamFilter {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        self.record(|stream| stream.on_request_headers(end_of_stream))
+        self.hold(|stream| stream.on_request_headers(end_of_stream))
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.record(|stream| stream.on_request_body(size, end_of_stream))
+        self.hold(|stream| stream.on_request_body(size, end_of_stream))
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        self.record(Stream::on_request_trailers)
+        self.hold(Stream::on_request_trailers)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {

@@ -9,7 +9,7 @@ fn queue(config: &str) -> Queue {
 }
 
 fn item(size: usize, at_ms: u64) -> Item {
-    Item { service: "s".into(), session: None, span: vec![7; size], queued_ns: at_ms * MS }
+    Item { service: "s".into(), key: None, span: vec![7; size], queued_ns: at_ms * MS }
 }
 
 fn frame(items: &[Item]) -> Vec<u8> {
@@ -68,13 +68,13 @@ fn uploads_never_mix_sessions_and_keep_the_order_of_the_rest() {
     let mut queue = queue("");
     for session in ["a", "b", "a", "c", "b"] {
         let mut item = item(1, 0);
-        item.session = Some(session.into());
+        item.key = Some(session.into());
         queue.push(item);
     }
     let mut seen = Vec::new();
     while let Some(batch) = queue.next_batch(50 * MS, |items| {
-        assert!(items.iter().all(|item| item.session == items[0].session));
-        items[0].session.as_deref().unwrap().as_bytes().to_vec()
+        assert!(items.iter().all(|item| item.key == items[0].key));
+        items[0].key.as_deref().unwrap().as_bytes().to_vec()
     }) {
         seen.push((batch.body.clone(), batch.exchanges));
         queue.sent(1, batch);

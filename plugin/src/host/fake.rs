@@ -24,6 +24,9 @@ pub(crate) struct State {
     pub(crate) tick_ms: u32,
     pub(crate) calls: Vec<Sent>,
     pub(crate) refuse_calls: bool,
+    pub(crate) active: u32,
+    pub(crate) resumed: Vec<u32>,
+    pub(crate) replies: Vec<Reply>,
     pub(crate) no_random: bool,
     pub(crate) level: Option<Level>,
     pub(crate) lines: Vec<(Level, String)>,
@@ -170,6 +173,22 @@ impl Host for FakeHost {
             });
             Ok(s.next_token)
         })
+    }
+
+    fn resume_request(&self) {
+        self.note("resume_request");
+        self.with(|s| s.resumed.push(s.active));
+    }
+
+    fn activate(&self, context: u32) {
+        self.with(|s| s.active = context);
+    }
+
+    fn reply(&self, reply: &Reply) {
+        self.note("reply");
+        let Reply { status, headers, body } = reply;
+        let reply = Reply { status: *status, headers: headers.clone(), body: body.clone() };
+        self.with(|s| s.replies.push(reply));
     }
 
     fn log_level(&self) -> Level {

@@ -20,7 +20,7 @@ fn configure(host: &FakeHost, config: &str) -> Root<FakeHost> {
 }
 
 fn capture(root: &Root<FakeHost>) {
-    let mut stream = root.stream().unwrap();
+    let mut stream = root.stream(7).unwrap();
     stream.on_request_headers(true);
     stream.on_response_headers(true);
     stream.finish();
@@ -232,7 +232,7 @@ fn a_bad_configuration_is_refused_with_its_path() {
     host.set_buffer(Buffer::PluginConfiguration, br#"{"limits": {"linger_ms": "x"}}"#);
     let mut root = Root::new(host.clone());
     assert!(!root.on_configure(30));
-    assert!(root.stream().is_none());
+    assert!(root.stream(7).is_none());
     let (level, line) = host.with(|s| s.lines.remove(0));
     assert_eq!(level, Level::Error);
     assert!(line.starts_with("SP config_refused path=\"limits.linger_ms\""), "{line}");
@@ -240,7 +240,7 @@ fn a_bad_configuration_is_refused_with_its_path() {
 
 #[test]
 fn warnings_are_logged_and_counted_and_start() {
-    let (host, _root) = configured(r#"{"enable_inject": true, "nope": 1}"#);
+    let (host, _root) = configured(r#"{"region": "eu", "nope": 1}"#);
     assert_eq!(host.metric(CONFIG_WARNINGS), 2);
     assert_eq!(host.with(|s| s.lines.iter().filter(|(level, _)| *level == Level::Warn).count()), 2);
 }

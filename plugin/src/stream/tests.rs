@@ -48,7 +48,7 @@ impl Rig {
     }
 
     fn stream(&self) -> Stream<FakeHost> {
-        self.root.stream().unwrap()
+        self.root.stream(7).unwrap()
     }
 
     /// A whole exchange without bodies.
@@ -174,7 +174,7 @@ fn trailers_of_both_sides_end_and_enrich_the_exchange() {
 #[test]
 fn every_early_end_gives_one_aborted_record() {
     let steps: [fn(&mut Stream<FakeHost>); 3] =
-        [|_| (), |s| s.on_request_body(3, false), |s| s.on_response_headers(false)];
+        [|_| (), |s| _ = s.on_request_body(3, false), |s| s.on_response_headers(false)];
     for step in steps {
         let mut rig = Rig::new("");
         let mut stream = rig.stream();
@@ -431,3 +431,5 @@ fn an_exchange_over_its_bound_is_dropped_and_counted() {
     assert_eq!(rig.host.metric(crate::metrics::DROPPED_TOO_LARGE), 1);
     assert_eq!(rig.host.metric(CAPTURED), 1);
 }
+
+mod memory;

@@ -155,21 +155,21 @@ impl<'a> Attributes<'a> {
 }
 
 /// One field of a message that is read.
-pub(super) enum Field<'a> {
+pub(crate) enum Field<'a> {
     Varint(u32, u64),
     Bytes(u32, &'a [u8]),
     Other,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn bytes(&self, wanted: u32) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&self, wanted: u32) -> Option<&'a [u8]> {
         match self {
             Field::Bytes(field, bytes) if *field == wanted => Some(bytes),
             _ => None,
         }
     }
 
-    pub(super) fn varint(&self, wanted: u32) -> Option<u64> {
+    pub(crate) fn varint(&self, wanted: u32) -> Option<u64> {
         match self {
             Field::Varint(field, value) if *field == wanted => Some(*value),
             _ => None,
@@ -177,8 +177,64 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The value of an attribute, as far as anyone here reads it.
+#[derive(Clone, Copy)]
+pub(crate) enum AnyValue<'a> {
+    String(&'a str),
+    Bytes(&'a [u8]),
+    Int(i64),
+    /// An `ArrayValue`, encoded.
+    Array(&'a [u8]),
+}
+
+impl<'a> AnyValue<'a> {
+    fn read(message: &'a [u8]) -> Option<AnyValue<'a>> {
+        fields(message).find_map(|field| match field {
+            Field::Bytes(ANY_STRING, text) => std::str::from_utf8(text).ok().map(AnyValue::String),
+            Field::Bytes(ANY_BYTES, bytes) => Some(AnyValue::Bytes(bytes)),
+            Field::Bytes(ANY_ARRAY, array) => Some(AnyValue::Array(array)),
+            Field::Varint(ANY_INT, number) => Some(AnyValue::Int(number as i64)),
+            _ => None,
+        })
+    }
+
+    /// A number, also one that is spelled out.
+    pub(crate) fn int(self) -> Option<i64> {
+        match self {
+            AnyValue::Int(number) => Some(number),
+            AnyValue::String(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A string, bytes, or each of an array of them.
+    pub(crate) fn each_text(self, mut see: impl FnMut(&'a [u8])) {
+        match self {
+            AnyValue::String(text) => see(text.as_bytes()),
+            AnyValue::Bytes(bytes) => see(bytes),
+            AnyValue::Array(array) => {
+                for value in fields(array).filter_map(|field| field.bytes(ARRAY_VALUES)).filter_map(AnyValue::read) {
+                    match value {
+                        AnyValue::String(text) => see(text.as_bytes()),
+                        AnyValue::Bytes(bytes) => see(bytes),
+                        _ => {}
+                    }
+                }
+            }
+            AnyValue::Int(_) => {}
+        }
+    }
+}
+
+/// Key and value of a `KeyValue`.
+pub(crate) fn key_value(message: &[u8]) -> Option<(&str, AnyValue<'_>)> {
+    let key = fields(message).find_map(|field| field.bytes(KEY))?;
+    let value = fields(message).find_map(|field| field.bytes(VALUE))?;
+    Some((std::str::from_utf8(key).ok()?, AnyValue::read(value)?))
+}
+
 /// The fields of a message, up to the first thing that is none.
-pub(super) fn fields(mut message: &[u8]) -> impl Iterator<Item = Field<'_>> {
+pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = Field<'_>> {
     std::iter::from_fn(move || {
         let tag = take_varint(&mut message)?;
         let field = u32::try_from(tag >> 3).ok()?;

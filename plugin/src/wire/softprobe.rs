@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 /// What Softprobe's service admits to its tables.
 pub(super) const RESOURCE_TYPE: &str = "sp-envoy-proxy";
 
-pub(super) fn attributes(record: &Record<'_>, out: &mut Attributes<'_>) {
+/// `span_type`: `extract` for what was seen, `inject` for what is asked.
+pub(super) fn attributes(record: &Record<'_>, span_type: &str, out: &mut Attributes<'_>) {
     let exchange = record.exchange;
     out.string("sp.service.name", record.service);
     let direction = match exchange.direction {
@@ -22,7 +23,7 @@ pub(super) fn attributes(record: &Record<'_>, out: &mut Attributes<'_>) {
         Direction::Unspecified => "auto",
     };
     out.string("sp.traffic.direction", direction);
-    out.string("sp.span.type", "extract");
+    out.string("sp.span.type", span_type);
     if let Some(session) = &exchange.session {
         out.string("sp.session.id", session);
     }

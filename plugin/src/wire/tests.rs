@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Config, parse};
 use crate::exchange::{Exchange, Message, Peers, Phase};
 use crate::headers::Headers;
+use crate::trace::TraceParent;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
@@ -50,6 +51,7 @@ fn exchange() -> Exchange {
         trace_state: Some("a=1".to_owned()),
         session: Some("s1".to_owned()),
         service: None,
+        held: 0,
         upgrade: false,
         start_wall_ns: 1_700_000_000_000_000_000,
         start_ns: 500,
@@ -61,13 +63,15 @@ fn exchange() -> Exchange {
             source: Some("[::1]:4000".to_owned()),
             destination: Some("10.0.0.1:80".to_owned()),
             upstream: Some("10.0.0.2:81".to_owned()),
+            namespace: Some("apps".to_owned()),
         },
     }
 }
 
 fn decode(wire: &str, exchange: &Exchange) -> (ResourceSpans, Span) {
     let config = config(wire);
-    let span = encode(config.wire, &Record::new(exchange, &config, "svc"));
+    let mut span = Vec::new();
+    encode(config.wire, &Record::new(exchange, &config, "svc"), &mut span);
     let body = frame(config.wire, &[("svc", vec![&span])]);
     let mut request = ExportTraceServiceRequest::decode(&*body).unwrap();
     assert_eq!(request.encoded_len(), body.len());
@@ -221,7 +225,8 @@ fn an_unknown_method_does_not_name_spans() {
 fn services_of_one_upload_stay_apart() {
     let config = config("otlp");
     let exchange = exchange();
-    let span = encode(config.wire, &Record::new(&exchange, &config, "a"));
+    let mut span = Vec::new();
+    encode(config.wire, &Record::new(&exchange, &config, "a"), &mut span);
     let body = frame(config.wire, &[("a", vec![&span, &span]), ("b", vec![&span])]);
     let request = ExportTraceServiceRequest::decode(&*body).unwrap();
     let sizes: Vec<usize> = request.resource_spans.iter().map(|r| r.scope_spans[0].spans.len()).collect();
@@ -239,4 +244,62 @@ fn rejected_spans_are_read_and_garbage_is_none() {
     }
     assert_eq!(rejected_spans(b""), 0);
     assert_eq!(rejected_spans(br#"{"partialSuccess":{}}"#), 0);
+}
+
+fn telemetry(wire: &str, exchange: &Exchange) -> serde_json::Value {
+    let config = config(wire);
+    let mut item = Vec::new();
+    encode(config.wire, &Record::new(exchange, &config, "svc"), &mut item);
+    serde_json::from_slice(&frame(config.wire, &[("svc", vec![&item])])).unwrap()
+}
+
+#[test]
+fn apiclarity_gets_its_telemetry_in_both_forms() {
+    let mut exchange = exchange();
+    exchange.request.headers = Headers::from_pairs(
+        [
+            (":authority", &b"shop.svc.cluster.local:80"[..]),
+            (":path", b"/a\"b?c=d"),
+            (":method", b"POST"),
+            (":scheme", b"https"),
+            ("x-request-id", b"r-1"),
+            ("x-envoy-expected-rq-timeout-ms", b"1"),
+            ("x-quote", b"\"\\\x07"),
+        ]
+        .into_iter(),
+    );
+    let v2 = telemetry("apiclarity", &exchange);
+    assert_eq!(v2["requestID"], "r-1");
+    assert_eq!((&v2["scheme"], &v2["destinationAddress"]), (&"https".into(), &"10.0.0.1:80".into()));
+    assert_eq!((&v2["destinationNamespace"], &v2["sourceAddress"]), (&"apps".into(), &"[::1]:4000".into()));
+    assert_eq!((&v2["request"]["host"], &v2["request"]["path"]), (&"shop.apps".into(), &"/a\"b?c=d".into()));
+    let common = &v2["request"]["common"];
+    assert_eq!(common["headers"][0], serde_json::json!({"key": "host", "value": "shop.apps"}));
+    assert_eq!(common["headers"][2]["value"], "\"\\\u{7}");
+    assert_eq!(common["headers"].as_array().unwrap().len(), 3);
+    assert_eq!((&common["version"], &common["TruncatedBody"]), (&"HTTP/1.1".into(), &false.into()));
+    assert_eq!(common["time"], 1_700_000_000_000u64);
+    assert_eq!((&v2["response"]["statusCode"], &v2["response"]["common"]["body"]), (&"503".into(), &"AJ+Slg==".into()));
+    let v1 = telemetry("apiclarity-v1", &exchange);
+    assert_eq!((&v1["request_id"], &v1["scnt_request"]["host"]), (&"r-1".into(), &"shop.apps".into()));
+    assert_eq!(v1["scnt_request"]["headers"][1], serde_json::json!(["x-request-id", "r-1"]));
+    assert_eq!(
+        (&v1["scnt_response"]["status_code"], &v1["scnt_response"]["truncated_body"]),
+        (&"503".into(), &false.into())
+    );
+    assert_eq!(key(config("apiclarity").wire, &exchange).as_deref(), Some("r-1"));
+}
+
+#[test]
+fn hosts_are_named_as_apiclarity_names_them() {
+    for (authority, namespace, host) in [
+        ("shop", "apps", "shop.apps"),
+        ("shop:8080", "", "shop"),
+        ("shop.apps.svc:80", "x", "shop.apps"),
+        ("http://shop.apps.svc.cluster.local", "", "shop.apps"),
+        ("[::1]:80", "apps", "[::1]"),
+        ("", "", ""),
+    ] {
+        assert_eq!(full_host(authority, namespace), host);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod export;
 mod list;
+mod serve;
 mod show;
 
 use clap::Subcommand;
@@ -29,6 +30,8 @@ enum Command {
     Tail(list::TailArgs),
     /// Write exchanges as HAR, OTLP JSON or curl commands.
     Export(export::Args),
+    /// Answer requests from what was captured, or from a case file.
+    Serve(serve::Args),
     /// Forget all captured exchanges.
     Clear(ClearArgs),
 }
@@ -69,6 +72,7 @@ impl Args {
             Command::Show(_) => "captures show",
             Command::Tail(_) => "captures tail",
             Command::Export(_) => "captures export",
+            Command::Serve(_) => "captures serve",
             Command::Clear(_) => "captures clear",
         }
     }
@@ -104,6 +108,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
         Command::Show(args) => show::run(args, context).await,
         Command::Tail(args) => list::tail(args, context).await,
         Command::Export(args) => export::run(args, context).await,
+        Command::Serve(args) => serve::run(args, context).await,
         Command::Clear(args) => clear(args, context).await,
     }
 }
