@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::instance::too_new;
 use super::{Finding, Severity};
+<<<<<<< HEAD
 use crate::bootstrap::{Bootstrap, Code, PathMap, Placed};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{
@@ -30,6 +31,10 @@ pub struct Examiner<'a> {
     pub envoy: Option<&'a EnvoyBinary>,
     pub running: &'a [InstanceStatus],
 }
+=======
+use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
+use crate::error::Result;
+>>>>>>> 91bcafa311847eebe7b23a1c27fe9148794db555
 
 /// Reads the file and says what would go wrong with it.
 pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap, Vec<Finding>)> {
@@ -43,6 +48,7 @@ pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap,
     let repaired = bootstrap.clone();
     findings.extend(ports(&bootstrap, examiner.running));
     let clusters = clusters(&bootstrap.document);
+<<<<<<< HEAD
     for placed in bootstrap.take_plugins()? {
         findings.extend(export(&placed, &clusters));
         let (found, module) = module(&placed, &repaired).await;
@@ -50,6 +56,13 @@ pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap,
         if let Some(module) = module {
             findings.extend(load(&placed, module, &bootstrap, examiner).await);
         }
+=======
+    let plugins = bootstrap.take_plugins()?;
+    for placed in &plugins {
+        findings.extend(file(placed));
+        findings.extend(export(placed, &clusters));
+        findings.extend(alone(placed, &plugins));
+>>>>>>> 91bcafa311847eebe7b23a1c27fe9148794db555
     }
     Ok((repaired, findings))
 }
@@ -258,6 +271,22 @@ fn export(placed: &Placed, clusters: &[String]) -> Option<Finding> {
         format!("`{}` sends to the cluster `{cluster}`; there are: {}", placed.plugin, clusters.join(", ")),
         "a callout to an unknown cluster is refused at once, so nothing is exported",
         format!("add the cluster `{cluster}`, or name another in `backend_cluster`"),
+    ))
+}
+
+/// A service beside filters none of which can see its shared data.
+fn alone(placed: &Placed, plugins: &[Placed]) -> Option<Finding> {
+    let filters: Vec<_> = plugins.iter().filter(|other| other.role == Role::Filter).collect();
+    if placed.role == Role::Filter || filters.is_empty() || filters.iter().any(|filter| filter.vm_id == placed.vm_id) {
+        return None;
+    }
+    let theirs: Vec<_> = filters.iter().map(|filter| format!("`{}` has `{}`", filter.plugin, filter.vm_id)).collect();
+    Some(Finding::new(
+        "service_alone",
+        Severity::Note,
+        format!("the service `{}` has the vm_id `{}`; {}", placed.plugin, placed.vm_id, theirs.join(", ")),
+        "shared data and queues belong to a vm_id: what it writes no filter reads",
+        "give them one vm_id if they are to share",
     ))
 }
 

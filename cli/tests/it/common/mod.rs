@@ -180,6 +180,13 @@ pub fn address(url: &Value) -> std::net::SocketAddr {
     url.as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
 }
 
+/// A whole answer of `at`.
+#[track_caller]
+pub fn ask(at: std::net::SocketAddr, method: &str, path: &str) -> spctl::adapters::http::Answer {
+    let patience = std::time::Duration::from_secs(10);
+    runtime().block_on(spctl::adapters::http::ask(at, method, path, patience)).unwrap()
+}
+
 pub fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").canonicalize().unwrap()
 }
