@@ -10,8 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::instance::too_new;
 use super::{Finding, Severity};
-<<<<<<< HEAD
-use crate::bootstrap::{Bootstrap, Code, PathMap, Placed};
+use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{
     Embedded, EnvoyBinary, FailurePolicy, Filter, Kind, Limits, Module, Own, Topology, missing_import,
@@ -31,10 +30,6 @@ pub struct Examiner<'a> {
     pub envoy: Option<&'a EnvoyBinary>,
     pub running: &'a [InstanceStatus],
 }
-=======
-use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
-use crate::error::Result;
->>>>>>> 91bcafa311847eebe7b23a1c27fe9148794db555
 
 /// Reads the file and says what would go wrong with it.
 pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap, Vec<Finding>)> {
@@ -48,21 +43,15 @@ pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap,
     let repaired = bootstrap.clone();
     findings.extend(ports(&bootstrap, examiner.running));
     let clusters = clusters(&bootstrap.document);
-<<<<<<< HEAD
-    for placed in bootstrap.take_plugins()? {
-        findings.extend(export(&placed, &clusters));
-        let (found, module) = module(&placed, &repaired).await;
-        findings.extend(found);
-        if let Some(module) = module {
-            findings.extend(load(&placed, module, &bootstrap, examiner).await);
-        }
-=======
     let plugins = bootstrap.take_plugins()?;
     for placed in &plugins {
-        findings.extend(file(placed));
         findings.extend(export(placed, &clusters));
         findings.extend(alone(placed, &plugins));
->>>>>>> 91bcafa311847eebe7b23a1c27fe9148794db555
+        let (found, module) = module(placed, &repaired).await;
+        findings.extend(found);
+        if let Some(module) = module {
+            findings.extend(load(placed, module, &bootstrap, examiner).await);
+        }
     }
     Ok((repaired, findings))
 }
@@ -109,9 +98,9 @@ async fn module(placed: &Placed, bootstrap: &Bootstrap) -> (Vec<Finding>, Option
         Code::File(path) => {
             (file(placed, path).into_iter().collect(), read_small(path, MODULE_MAX).ok().map(Module::new))
         }
-        Code::Remote { url, sha256 } => {
+        Code::Remote { url, cluster, sha256 } => {
             let mut findings: Vec<Finding> = built_anew(placed, url, sha256, bootstrap).into_iter().collect();
-            match fetch_module(url, sha256, bootstrap).await {
+            match fetch_module(url, cluster, sha256, bootstrap).await {
                 Ok(bytes) => (findings, Some(Module::new(bytes))),
                 Err(error) => {
                     findings.push(fetched(placed, &error));
@@ -210,6 +199,7 @@ async fn load(placed: &Placed, module: Module, bootstrap: &Bootstrap, examiner: 
     let filter = Filter {
         name: placed.filter.clone(),
         plugin: placed.plugin.clone(),
+        role: placed.role,
         seen_as: placed.plugin.clone(),
         module,
         configuration: placed.configuration.clone(),

@@ -78,15 +78,11 @@ fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {
     Err(bootstrap.refused("code.local.filename".into(), format!("there is no file `{}`{hint}", path.display())))
 }
 
-<<<<<<< HEAD
 /// A remote module of the digest that the bootstrap says; a wrong one is
-/// refused at the key `code.remote.sha256`.
-pub async fn fetch(url: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
-=======
-/// As Envoy fetches it: from the cluster, which says where and how; the URL
-/// only tells which host and path to ask for.
-async fn fetch(url: &str, cluster: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
->>>>>>> 91bcafa311847eebe7b23a1c27fe9148794db555
+/// refused at the key `code.remote.sha256`. As Envoy fetches it: from the
+/// cluster, which says where and how; the URL only tells which host and path to
+/// ask for.
+pub async fn fetch(url: &str, cluster: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
     let refused = |reason: String| bootstrap.refused("code.remote".into(), reason);
     let failed = |e: std::io::Error| refused(format!("`{url}` from cluster `{cluster}`: {e}"));
     let target = Target::parse(url)?;
