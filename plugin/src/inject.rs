@@ -10,8 +10,6 @@ use crate::exchange::{Direction, Head};
 use crate::policy::{host_without_port, text};
 use crate::waiting::BodyWait;
 use crate::wire::protobuf::{self, AnyValue};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::rc::Rc;
 
 /// Response header that marks an injected answer; names the exchange or rule
@@ -120,7 +118,8 @@ fn reply(span: &[u8]) -> Option<Reply> {
         }
     }
     if base64 && !raw {
-        reply.body = STANDARD.decode(&reply.body).ok()?;
+        // The bytes themselves come in `http.response.body.content`, from our backend.
+        return None;
     }
     reply.headers.retain(|(name, value)| is_safe(name, raw) && value.iter().all(|b| !matches!(b, b'\r' | b'\n' | 0)));
     let source = if source.is_empty() || !source.bytes().all(|b| b.is_ascii_graphic()) { "hit" } else { source };

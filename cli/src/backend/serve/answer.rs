@@ -27,8 +27,8 @@ pub(super) fn recorded(exchange: &Exchange) -> TracesData {
         let form = if body.encoding == Encoding::Base64 { "base64" } else { "utf8" };
         attributes.push(attribute("http.response.body", Value::StringValue(body.data.clone())));
         attributes.push(attribute(RESPONSE_BODY_ENCODING, Value::StringValue(form.into())));
-        if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-encoding")) {
-            // Bytes that still are in their coding.
+        if body.encoding == Encoding::Base64 {
+            // As bytes too: older filters read the one, ours the other.
             attributes.push(attribute("http.response.body.content", Value::BytesValue(body.bytes())));
         }
     }
