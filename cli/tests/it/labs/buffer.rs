@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use super::{Got, Lab, PATIENCE, leads, runtime_of_servers, upstream};
-use crate::common::harnesses;
+use crate::common::{ask, harnesses};
 
 /// Says which hosts are held and counts what it is asked.
 #[derive(Clone, Default)]
@@ -77,22 +77,29 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Requests under way, each on a thread of its own.
+/// A request on a thread of its own, once it waits as one of `waiting`.
 fn begin<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     lab: &'scope Lab,
     host: &'static str,
-) -> std::thread::ScopedJoinHandle<'scope, (Got, Instant)> {
-    let begun = scope.spawn(move || (lab.get("/", &[("host", host)]), Instant::now()));
-    // In order: the next one is not before it.
-    std::thread::sleep(Duration::from_millis(60));
+    waiting: u32,
+) -> std::thread::ScopedJoinHandle<'scope, Got> {
+    let begun = scope.spawn(move || lab.get("/", &[("host", host)]));
+    wait_waiting(lab, waiting);
     begun
+}
+
+#[track_caller]
+fn wait_waiting(lab: &Lab, waiting: u32) {
+    let expected = format!("wasmcustom.request_buffer_waiting: {waiting}\n");
+    let shown = || ask(lab.admin, "GET", "/stats?filter=request_buffer_waiting").body;
+    eventually(&expected, || shown() == expected.as_bytes());
 }
 
 fn quick(lab: &Lab, host: &'static str) -> Got {
     let started = Instant::now();
     let got = lab.get("/", &[("host", host)]);
-    assert!(started.elapsed() < Duration::from_millis(900), "{host}: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2), "{host}: {:?}", started.elapsed());
     got
 }
 
@@ -109,8 +116,8 @@ fn requests_wait_for_a_backend_within_bounds() {
         let places =
             [leads("http", 50001, upstream), leads("other", 50002, upstream), leads("control-plane", 7001, at)];
         let patience = concat!(
-            r#""control-plane-cluster": "control-plane", "poll-ms": 100, "tick-ms": 50, "max-wait-ms": 1500, "#,
-            r#""max-age-ms": 1000, "poke-ms": 60000, "max-per-host": 2, "max-total": 3, "retry-after-s": 7}"#
+            r#""control-plane-cluster": "control-plane", "poll-ms": 100, "tick-ms": 50, "max-wait-ms": 6000, "#,
+            r#""max-age-ms": 3000, "poke-ms": 60000, "max-per-host": 2, "max-total": 3, "retry-after-s": 7}"#
         );
         let mut changes = vec![
             ("port_value: 8001", "port_value: 0"),
@@ -134,12 +141,12 @@ fn story(lab: &Lab, plane: &ControlPlane) -> Vec<Got> {
     plane.hold(&["HTTP.example.com", "grpc.example.com"]);
     assert_eq!(quick(lab, "free.example.com").status, 200);
     std::thread::scope(|scope| {
-        let first = begin(scope, lab, "http.example.com:8080");
-        let second = begin(scope, lab, HELD);
+        let first = begin(scope, lab, "http.example.com:8080", 1);
+        let second = begin(scope, lab, HELD, 2);
         // No more for this host, then no more at all.
         let full = quick(lab, HELD);
         assert_eq!((full.status, full.headers["retry-after"].as_str()), (503, "7"));
-        let third = begin(scope, lab, "grpc.example.com");
+        let third = begin(scope, lab, "grpc.example.com", 3);
         assert_eq!(quick(lab, "grpc.example.com").status, 503);
         eventually("both hosts are poked", || plane.pokes().len() == 2);
         let expected = [("grpc.example.com", 1), (HELD, 1)].map(|(host, count)| (host.to_owned(), count));
@@ -148,11 +155,11 @@ fn story(lab: &Lab, plane: &ControlPlane) -> Vec<Got> {
 
         plane.hold(&["grpc.example.com"]);
         let (first, second) = (first.join().unwrap(), second.join().unwrap());
-        assert_eq!((first.0.status, second.0.status), (200, 200));
+        assert_eq!((first.status, second.status), (200, 200));
         assert!(!third.is_finished(), "its host is still held");
-        let (late, _) = third.join().unwrap();
+        let late = third.join().unwrap();
         assert_eq!((late.status, late.headers["retry-after"].as_str()), (503, "7"), "nobody waits forever");
-        got.extend([full, first.0, second.0, late]);
+        got.extend([full, first, second, late]);
     });
 
     // Who leaves makes room.
@@ -160,15 +167,15 @@ fn story(lab: &Lab, plane: &ControlPlane) -> Vec<Got> {
     for _ in 0..4 {
         let stream = std::net::TcpStream::connect(lab.proxy).unwrap();
         std::io::Write::write_all(&mut &stream, b"GET / HTTP/1.1\r\nhost: http.example.com\r\n\r\n").unwrap();
-        std::thread::sleep(Duration::from_millis(60));
+        wait_waiting(lab, 1);
+        drop(stream);
+        wait_waiting(lab, 0);
     }
     std::thread::scope(|scope| {
-        let waiting = begin(scope, lab, HELD);
-        std::thread::sleep(Duration::from_millis(200));
-        assert!(!waiting.is_finished(), "it waits, though four came before it");
+        let waiting = begin(scope, lab, HELD, 1);
         // A control plane that answers no more holds nobody back for long.
         plane.0.lock().unwrap().broken = true;
-        let (answer, _) = waiting.join().unwrap();
+        let answer = waiting.join().unwrap();
         assert_eq!(answer.status, 200, "the list has become too old");
         got.push(answer);
     });

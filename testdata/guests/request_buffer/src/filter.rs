@@ -1,13 +1,13 @@
 //! The filter: holds requests back and lets them go.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::{debug, error, warn};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
+use proxy_wasm::types::{Action, ContextType, MetricType};
 
 use crate::hosts::{Hosts, KEY, escaped, normal};
 use crate::queue::{Admission, Queue};
@@ -17,12 +17,40 @@ use crate::settings::Settings;
 #[derive(Default)]
 pub struct Filter {
     settings: Rc<Settings>,
-    queue: Rc<RefCell<Queue>>,
+    waiting: Rc<Waiting>,
+}
+
+/// The queue, and a gauge that says how many are in those of all workers.
+#[derive(Default)]
+struct Waiting {
+    queue: RefCell<Queue>,
+    gauge: Cell<Option<u32>>,
+}
+
+impl Waiting {
+    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.queue.borrow_mut();
+        let before = queue.len() as i64;
+        let result = change(&mut queue);
+        let grown = queue.len() as i64 - before;
+        if let Some(gauge) = self.gauge.get()
+            && grown != 0
+        {
+            // A number that cannot be shown is no reason to fail a request.
+            let _ = hostcalls::increment_metric(gauge, grown);
+        }
+        result
+    }
 }
 
 impl Context for Filter {}
 
 impl RootContext for Filter {
+    fn on_vm_start(&mut self, _: usize) -> bool {
+        self.waiting.gauge.set(hostcalls::define_metric(MetricType::Gauge, "request_buffer_waiting").ok());
+        true
+    }
+
     fn on_configure(&mut self, _: usize) -> bool {
         match Settings::parse(&self.get_plugin_configuration().unwrap_or_default()) {
             Ok(settings) => self.settings = Rc::new(settings),
@@ -36,15 +64,14 @@ impl RootContext for Filter {
     }
 
     fn on_tick(&mut self) {
-        if self.queue.borrow().is_empty() {
+        if self.waiting.queue.borrow().is_empty() {
             return;
         }
         let (now, settings) = (millis(self.get_current_time()), &self.settings);
         let hosts = shared(self);
         // Before anything is resumed: that may end streams, which leave the queue.
-        let over = self.queue.borrow_mut().over(now, settings.max_wait_ms, |host| {
-            hosts.as_ref().is_some_and(|hosts| hosts.holds(host, now, settings.max_age_ms))
-        });
+        let holds = |host: &str| hosts.as_ref().is_some_and(|hosts| hosts.holds(host, now, settings.max_age_ms));
+        let over = self.waiting.change(|queue| queue.over(now, settings.max_wait_ms, holds));
         for stream in over.released {
             if on_behalf_of(stream)
                 && let Err(status) = hostcalls::resume_http_request()
@@ -60,7 +87,7 @@ impl RootContext for Filter {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { id, settings: self.settings.clone(), queue: self.queue.clone() }))
+        Some(Box::new(Stream { id, settings: self.settings.clone(), waiting: self.waiting.clone() }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -90,7 +117,7 @@ fn refuse(settings: &Settings) {
 struct Stream {
     id: u32,
     settings: Rc<Settings>,
-    queue: Rc<RefCell<Queue>>,
+    waiting: Rc<Waiting>,
 }
 
 impl Stream {
@@ -112,7 +139,7 @@ impl HttpContext for Stream {
         if !hosts.holds(&host, now, self.settings.max_age_ms) {
             return Action::Continue;
         }
-        let admission = self.queue.borrow_mut().admit(&host, self.id, now, &self.settings);
+        let admission = self.waiting.change(|queue| queue.admit(&host, self.id, now, &self.settings));
         match admission {
             Admission::Waits { poke: true } => self.poke(&host),
             Admission::Waits { poke: false } => {}
@@ -134,6 +161,6 @@ impl Context for Stream {
 /// Whatever ended the stream, it waits no more.
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.queue.borrow_mut().remove(self.id);
+        self.waiting.change(|queue| queue.remove(self.id));
     }
 }
