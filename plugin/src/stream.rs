@@ -291,7 +291,7 @@ impl<H: Host> Stream<H> {
         let trace_state = if orphaned || stale { trace::tracestate(lines, member) } else { list(lines, None) };
         match &trace_state {
             Some(list) if orphaned || stale => shared.host.set_header(Map::RequestHeaders, "tracestate", list),
-            None if orphaned => shared.host.remove_header(Map::RequestHeaders, "tracestate"),
+            None if orphaned || stale => shared.host.remove_header(Map::RequestHeaders, "tracestate"),
             _ => {}
         }
         if shared.config.wire == WireKind::Softprobe {

@@ -74,10 +74,12 @@ pub fn is_member_value(value: &[u8]) -> bool {
         && value.last() != Some(&b' ')
 }
 
-/// Rebuilds tracestate with `session` at the front. `lines` are the members of
+/// Rebuilds tracestate with `session` at the front, in place of any other; one
+/// that is no legal value only takes the others away. `lines` are the members of
 /// a list that belongs to a valid traceparent; a malformed list is dropped
 /// whole (§3.3.1.1). `None`: no header.
 pub fn tracestate(lines: &[&[u8]], session: Option<&str>) -> Option<String> {
+    let replaces = session.is_some();
     let session = session.filter(|id| is_member_value(id.as_bytes()));
     let mut members: Vec<(&[u8], &[u8])> = Vec::new();
     for member in lines.iter().flat_map(|line| line.split(|b| *b == b',')) {
@@ -86,7 +88,7 @@ pub fn tracestate(lines: &[&[u8]], session: Option<&str>) -> Option<String> {
         }
         match split_member(member) {
             Some((key, value)) if is_key(key) && is_member_value(value) => {
-                let replaced = session.is_some() && SESSION_KEYS.iter().any(|k| k.as_bytes() == key);
+                let replaced = replaces && SESSION_KEYS.iter().any(|k| k.as_bytes() == key);
                 if replaced || key == LEGACY_PARENT_KEY {
                     continue;
                 }

@@ -20,6 +20,7 @@ mod docker;
 mod docker_build;
 mod docs;
 mod doctor;
+mod hostile;
 mod interop;
 mod labs;
 mod logs;
