@@ -29,6 +29,10 @@ pub enum Error {
 
     #[error("plugin `{plugin}` cannot be used: {reason}")]
     Plugin { plugin: String, problem: PluginProblem, reason: String, log: Vec<String> },
+    #[error(
+        "`{plugin}` is a service: the {harness} harness takes it from Envoy's bootstrap, which is read once, and cannot reload it"
+    )]
+    ServiceStays { plugin: String, harness: &'static str },
     #[error("no plugin is called `{name}` here")]
     UnknownPlugin { name: String, known: Vec<String> },
 
@@ -215,6 +219,7 @@ impl Error {
             Self::ConfigUnparsable { .. } => "config_unparsable",
             Self::Outdated { .. } => "config_outdated",
             Self::Plugin { problem, .. } => problem.code(),
+            Self::ServiceStays { .. } => "service_not_reloadable",
             Self::UnknownPlugin { .. } => "plugin_unknown",
             Self::Build { .. } => "build_failed",
             Self::NotSource { .. } => "build_no_source",
@@ -253,7 +258,7 @@ impl Error {
             Self::Usage(_) | Self::Settings { .. } | Self::Unreadable { .. } | Self::UnknownPlugin { .. } => {
                 exit::USAGE
             }
-            Self::NoExchange(_) | Self::AmbiguousExchange { .. } => exit::USAGE,
+            Self::NoExchange(_) | Self::AmbiguousExchange { .. } | Self::ServiceStays { .. } => exit::USAGE,
             Self::Incomplete { .. } | Self::Unwell { .. } => exit::WANTING,
             Self::ConfigRejected { .. } | Self::ConfigUnparsable { .. } | Self::Outdated { .. } => exit::CONFIG,
             Self::Plugin { .. } => exit::PLUGIN,
@@ -282,6 +287,9 @@ impl Error {
             Self::ConfigUnparsable { .. } => "give one JSON (or YAML) object, the plugin's configuration".to_owned(),
             Self::Outdated { .. } => "run it repaired with `--fix`, or change it as said above".to_owned(),
             Self::Plugin { problem, .. } => problem.hint().to_owned(),
+            Self::ServiceStays { .. } => {
+                "`spctl down` and run it again; the embedded harness reloads services too".to_owned()
+            }
             Self::UnknownPlugin { known, .. } => format!("the plugins here are: {}", known.join(", ")),
             Self::Build { .. } => "the compiler's messages are above".to_owned(),
             Self::NotSource { .. } => "give the directory of a Rust crate (Cargo.toml) or a Go module (go.mod)".to_owned(),

@@ -1,23 +1,24 @@
 //! Sets of names (headers, cookies, parameters, members) compared without
 //! regard to ASCII case, cheap to miss.
 
+/// Names of this length and beyond share a place.
+const LENGTHS: usize = 32;
+
 /// A compiled name list; `*` stands for every name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameSet {
-    names: Vec<Box<[u8]>>,
+    /// By length.
+    names: [Vec<Box<[u8]>>; LENGTHS],
+    /// For each length a bit for each first letter. Most look-ups end here.
+    first: [u32; LENGTHS],
     except: Vec<Box<[u8]>>,
     all: bool,
-    /// A bit for each name's length and ends. Most look-ups end here.
-    filter: [u64; 16],
 }
 
-/// Where the filter has the bit of a name.
+/// The bit of a name's first letter, the same for both cases.
 #[inline]
-fn slot(name: &[u8]) -> (usize, u64) {
-    let (Some(first), Some(last)) = (name.first(), name.last()) else { return (0, 1) };
-    // Setting bit 5 makes letters of both cases one.
-    let mixed = name.len() * 131 + usize::from(first | 0x20) * 29 + usize::from(last | 0x20) * 7;
-    (mixed / 64 % 16, 1 << (mixed % 64))
+fn first(name: &[u8]) -> u32 {
+    name.first().map_or(1, |first| 1 << (first & 0x1f))
 }
 
 impl NameSet {
@@ -33,11 +34,11 @@ impl NameSet {
             return;
         }
         self.except.retain(|n| !n.eq_ignore_ascii_case(name.as_bytes()));
-        let (word, bit) = slot(name.as_bytes());
-        if let Some(word) = self.filter.get_mut(word) {
-            *word |= bit;
+        let length = name.len().min(LENGTHS - 1);
+        if let (Some(bits), Some(names)) = (self.first.get_mut(length), self.names.get_mut(length)) {
+            *bits |= first(name.as_bytes());
+            names.push(name.to_ascii_lowercase().into_bytes().into());
         }
-        self.names.push(name.to_ascii_lowercase().into_bytes().into());
     }
 
     pub fn remove(&mut self, name: &str) {
@@ -45,12 +46,12 @@ impl NameSet {
             self.all = false;
             return;
         }
-        self.names.retain(|n| !n.eq_ignore_ascii_case(name.as_bytes()));
+        self.names.iter_mut().for_each(|names| names.retain(|n| !n.eq_ignore_ascii_case(name.as_bytes())));
         self.except.push(name.to_ascii_lowercase().into_bytes().into());
     }
 
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.all
+        self.names.iter().all(Vec::is_empty) && !self.all
     }
 
     #[inline]
@@ -58,9 +59,12 @@ impl NameSet {
         if self.all {
             return !self.except.iter().any(|n| n.eq_ignore_ascii_case(name));
         }
-        let (word, bit) = slot(name);
-        self.filter.get(word).is_some_and(|word| word & bit != 0)
-            && self.names.iter().any(|n| n.eq_ignore_ascii_case(name))
+        let length = name.len().min(LENGTHS - 1);
+        self.first.get(length).is_some_and(|bits| bits & first(name) != 0) && self.compare(length, name)
+    }
+
+    fn compare(&self, length: usize, name: &[u8]) -> bool {
+        self.names.get(length).is_some_and(|names| names.iter().any(|n| n.eq_ignore_ascii_case(name)))
     }
 }
 

@@ -97,8 +97,12 @@ fn filter_state(stream: &StreamPart, rest: &[&[u8]]) -> Result<Vec<u8>, Status> 
     let [name] = rest else {
         return Err(if rest.is_empty() { Status::SerializationFailure } else { Status::NotFound });
     };
-    let name = name.strip_prefix(b"wasm.").ok_or(Status::NotFound)?;
-    stream.exchange.filter_state.borrow().get(name).map(<[u8]>::to_vec).ok_or(Status::NotFound)
+    let state = stream.exchange.filter_state.borrow();
+    let found = match name.strip_prefix(b"wasm.") {
+        Some(own) => state.get(own),
+        None => state.object(name),
+    };
+    found.map(<[u8]>::to_vec).ok_or(Status::NotFound)
 }
 
 fn optional<'a>(value: Option<Cel<'a>>) -> Found<'a> {

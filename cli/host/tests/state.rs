@@ -127,7 +127,7 @@ fn metrics_count_under_envoys_names_and_rules() {
     assert_eq!(value("wasmcustom.hits"), Some(StatValue::Counter(7)));
     assert_eq!(value("wasmcustom.level"), Some(StatValue::Gauge(38)));
     let Some(StatValue::Histogram(sizes)) = value("wasmcustom.sizes") else { panic!() };
-    assert_eq!((sizes.count, sizes.sum), (1, 123));
+    assert_eq!((sizes.count, sizes.sum), (1, 124.8));
 }
 
 fn property(path: &str) -> String {

@@ -99,7 +99,7 @@ fn answer(state: &AdminState, ask: &Ask) -> Reply {
             Err(refusal) => refusal,
         },
         "/stats/prometheus" => match filter(ask) {
-            Ok(wanted) => Reply::text(200, stats::prometheus(state, wanted.as_ref(), ask.has("usedonly"))),
+            Ok(wanted) => stats::prometheus(state, ask, wanted.as_ref()),
             Err(refusal) => refusal,
         },
         "/config_dump" => dump::config(state, ask),
@@ -126,6 +126,6 @@ fn filter(ask: &Ask) -> Result<Option<Regex>, Reply> {
 impl AdminState {
     fn plugins(&self) -> Vec<(String, Arc<Plugin>)> {
         let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        self.blueprint.filter_names.iter().cloned().zip(plugins.iter().cloned()).collect()
+        self.blueprint.filters.iter().map(|(name, _)| name.clone()).zip(plugins.iter().cloned()).collect()
     }
 }

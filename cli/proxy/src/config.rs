@@ -35,7 +35,7 @@ pub struct ProxyConfig {
     pub clusters: Vec<Cluster>,
     /// Where the admin interface listens; none: nowhere.
     pub admin: Option<SocketAddr>,
-    /// The filters that listeners name in their chains.
+    /// The plugins: filters where listeners name them in their chains, else services.
     pub filters: Vec<FilterSpec>,
     pub limits: Limits,
     /// Directory of compiled modules; none: compile at every start.
@@ -66,11 +66,23 @@ impl ProxyConfig {
     }
 }
 
-/// A plugin to run as a filter.
+/// Where a plugin has its VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// On the main thread and on every worker.
+    #[default]
+    All,
+    /// On the main thread alone, as Envoy's `WasmService` with `singleton`.
+    /// Not for filters: it stands in no chain.
+    Main,
+}
+
+/// A plugin to run: as a filter where a listener names it, else as a service.
 #[derive(Debug, Clone)]
 pub struct FilterSpec {
     /// What listeners and [`crate::Proxy::reload`] call it.
     pub name: String,
+    pub threads: Threads,
     pub wasm: Arc<[u8]>,
     pub plugin: PluginConfig,
 }

@@ -23,7 +23,8 @@ mod worker;
 pub use config::{
     Answer, Cluster, Codec, DownstreamTls, EscapedSlashes, FilterSpec, HeaderAction, HeaderChanges, HeaderMatch,
     HeaderToAdd, HostRewrite, Listener, PathRewrite, PathRules, ProxyConfig, QueryMatch, Redirect, RetryOn,
-    RetryPolicy, Route, RouteMatch, RouteUpgrade, ServerHeader, TextMatch, UpstreamProtocol, UpstreamTls, VirtualHost,
+    RetryPolicy, Route, RouteMatch, RouteUpgrade, ServerHeader, TextMatch, Threads, UpstreamProtocol, UpstreamTls,
+    VirtualHost,
 };
 pub use error::{FilterError, ReloadError, StartError};
 pub use proxy::{DrainReport, Proxy, Reloaded, Served, ServedState};

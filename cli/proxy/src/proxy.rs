@@ -11,7 +11,7 @@ use spctl_host::{Level, Plugin, Process, ProcessConfig, Stat};
 
 use crate::accept::Acceptors;
 use crate::admin::{Admin, AdminState};
-use crate::config::{FilterSpec, ProxyConfig};
+use crate::config::{FilterSpec, ProxyConfig, Threads};
 use crate::error::{FilterError, ReloadError, StartError};
 use crate::server::SharedListener;
 use crate::upstream::{self, ClusterNames};
@@ -52,7 +52,8 @@ pub enum ServedState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
     pub filter: String,
-    pub worker: usize,
+    /// None: the main thread.
+    pub worker: Option<usize>,
     /// SHA-256 of the Wasm bytes, in hexadecimal.
     pub digest: String,
     pub state: ServedState,
@@ -90,20 +91,19 @@ impl Proxy {
         .map_err(StartError::Engine)?;
         let targets = config.clusters.iter().map(|cluster| upstream::target(cluster, process.stats()));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
-        let filter_names: Vec<String> = config.filters.iter().map(|filter| filter.name.clone()).collect();
+        let filters: Vec<_> = config.filters.iter().map(|filter| (filter.name.clone(), filter.threads)).collect();
         let cluster = |name: &str| {
             let cluster = config.clusters.iter().find(|cluster| cluster.name == name);
             cluster.map(|cluster| (cluster.metadata.clone(), cluster.endpoints.len() as u64)).unwrap_or_default()
         };
         let listeners = config.listeners.into_iter().map(|listener| {
-            let places = listener.filters.iter().filter_map(|name| filter_names.iter().position(|known| known == name));
+            let places = listener.filters.iter().filter_map(|name| filters.iter().position(|(known, _)| known == name));
             let places = places.collect();
             SharedListener::new(listener, places, cluster, process.stats())
         });
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let plugins = config.filters.into_iter().map(|filter| load(&process, filter)).collect::<Result<Vec<_>, _>>()?;
-        let blueprint =
-            Arc::new(Blueprint { process, targets, listeners, filter_names, connection_ids: AtomicU64::new(0) });
+        let blueprint = Arc::new(Blueprint { process, targets, listeners, filters, connection_ids: AtomicU64::new(0) });
         let mut proxy = Self {
             addresses: Vec::new(),
             workers: Arc::new(start_workers(&blueprint, config.workers.max(1), &plugins)?),
@@ -160,20 +160,22 @@ impl Proxy {
     /// Returns once every worker serves the new one.
     pub fn reload(&self, filter: FilterSpec) -> Result<Reloaded, ReloadError> {
         let started = Instant::now();
-        let at = self.blueprint.filter_names.iter().position(|name| *name == filter.name);
-        let Some(at) = at else { return Err(ReloadError::UnknownFilter(filter.name)) };
+        let known = self.blueprint.filters.iter().enumerate().find(|(_, (name, _))| *name == filter.name);
+        let Some((at, (_, threads))) = known else { return Err(ReloadError::UnknownFilter(filter.name)) };
+        // The first is the main thread's.
+        let concerned = if *threads == Threads::Main { &self.workers[..1] } else { &self.workers[..] };
         let _alone = lock(&self.reloading);
         if self.stopping.load(Ordering::Relaxed) {
             return Err(ReloadError::Stopping);
         }
         let plugin = load(&self.blueprint.process, filter)?;
         let (done, finished) = mpsc::channel();
-        for worker in self.workers.iter() {
+        for worker in concerned {
             let command = Command::Replace { filter: at, plugin: Arc::clone(&plugin), done: done.clone() };
             worker.commands.send(command).map_err(|_| ReloadError::Stopping)?;
         }
         drop(done);
-        for _ in self.workers.iter() {
+        for _ in concerned {
             finished.recv().map_err(|_| ReloadError::Stopping)?;
         }
         let new_digest = plugin.digest().to_owned();
@@ -190,7 +192,7 @@ impl Proxy {
     /// What each worker really serves, as the worker itself says.
     pub fn served_digests(&self) -> Vec<Served> {
         let (answer, answers) = mpsc::channel();
-        for worker in self.workers.iter().skip(1) {
+        for worker in self.workers.iter() {
             let _ = worker.commands.send(Command::Served { answer: answer.clone() });
         }
         drop(answer);

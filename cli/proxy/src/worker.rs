@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::callout;
+use crate::config::Threads;
 use crate::grpc;
 use crate::proxy::{Served, ServedState};
 use crate::server::{self, LocalListener, SharedListener};
@@ -42,7 +43,8 @@ pub(crate) struct Blueprint {
     pub(crate) process: Arc<Process>,
     pub(crate) targets: Vec<Arc<Target>>,
     pub(crate) listeners: Vec<Arc<SharedListener>>,
-    pub(crate) filter_names: Vec<String>,
+    /// Each plugin's name and where it runs.
+    pub(crate) filters: Vec<(String, Threads)>,
     pub(crate) connection_ids: AtomicU64,
 }
 
@@ -61,7 +63,8 @@ pub(crate) struct WorkerContext {
     index: usize,
     host: Worker,
     listeners: Vec<Rc<LocalListener>>,
-    filters: RefCell<Vec<Rc<WorkerFilter>>>,
+    /// None: it runs on the main thread alone, and this is another.
+    filters: RefCell<Vec<Option<Rc<WorkerFilter>>>>,
     /// The host has something to do.
     host_work: Arc<Notify>,
     /// A stream has ended, or a root has said goodbye.
@@ -124,19 +127,25 @@ impl WorkerContext {
     }
 
     fn replace(&self, at: usize, plugin: &Arc<Plugin>) {
-        let new = self.host.filter(plugin);
+        let new = Some(self.host.filter(plugin));
         let old = self.filters.borrow_mut().get_mut(at).map(|slot| std::mem::replace(slot, new));
         self.refresh_chains();
         drop(old);
     }
 
+    /// A worker tells of all that it has, the main thread of what only it has.
     fn served(&self) -> Vec<Served> {
         let filters = self.filters.borrow();
-        let served = self.blueprint.filter_names.iter().zip(filters.iter()).map(|(name, filter)| Served {
-            filter: name.clone(),
-            worker: self.index,
-            digest: filter.plugin().digest().to_owned(),
-            state: if filter.is_failed() { ServedState::Failed } else { ServedState::Serving },
+        let known = self.blueprint.filters.iter().zip(filters.iter());
+        let told = known.filter(|((_, threads), _)| *threads == Threads::Main || self.index != MAIN);
+        let served = told.filter_map(|((name, _), filter)| {
+            let filter = filter.as_ref()?;
+            Some(Served {
+                filter: name.clone(),
+                worker: (self.index != MAIN).then_some(self.index),
+                digest: filter.plugin().digest().to_owned(),
+                state: if filter.is_failed() { ServedState::Failed } else { ServedState::Serving },
+            })
         });
         served.collect()
     }
@@ -184,7 +193,9 @@ async fn run(
     let (here, anywhere) = (Arc::clone(&host_work), Arc::clone(&host_work));
     let host =
         Worker::new(&blueprint.process, Rc::new(move || here.notify_one()), Arc::new(move || anywhere.notify_one()));
-    let filters = plugins.iter().map(|plugin| host.filter(plugin)).collect();
+    let here = |threads: Threads| threads == Threads::All || index == MAIN;
+    let known = blueprint.filters.iter().zip(&plugins);
+    let filters = known.map(|((_, threads), plugin)| here(*threads).then(|| host.filter(plugin))).collect();
     drop(plugins);
     let context = Rc::new(WorkerContext {
         pool: Pool::new(&blueprint.targets),

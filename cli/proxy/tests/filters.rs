@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Guest, Running, echo, eventually, guest, setup, spec, upstream};
-use spctl_proxy::{Cluster, ServedState};
+use spctl_proxy::{Cluster, FilterSpec, ServedState, Threads};
 
 /// A guest with the headers of a callout to `app` at address 2000.
 fn caller(path: &str) -> (Guest, String) {
@@ -150,6 +150,33 @@ fn a_trap_fails_one_worker_and_is_seen() {
     let states: Vec<_> = running.proxy.served_digests().iter().map(|served| served.state).collect();
     assert_eq!(states.iter().filter(|state| **state == ServedState::Failed).count(), 1);
     assert_eq!(states.len(), 2);
+}
+
+#[test]
+fn a_service_ticks_on_every_thread_a_singleton_on_one() {
+    let ticks = guest().configure("(drop (call $tick (i32.const 20))) (i32.const 1)").on(
+        "proxy_on_tick",
+        1,
+        false,
+        "(call $say `tick`) (drop (call $tick (i32.const 0)))",
+    );
+    for (threads, expected) in [(Threads::Main, 1), (Threads::All, 3)] {
+        let service = FilterSpec { threads, ..spec("service", &ticks) };
+        let running = setup(echo()).with(|config| config.filters.push(service.clone())).start();
+        assert_eq!(running.client().get("/").status(), 200);
+        eventually("every thread has ticked", || running.log().len() >= expected);
+        let served = running.proxy.served_digests();
+        assert_eq!(
+            served.iter().filter(|served| served.worker.is_none()).count(),
+            usize::from(threads == Threads::Main)
+        );
+        let mut other = service;
+        other.plugin.configuration = b"other".as_slice().into();
+        running.proxy.reload(other).unwrap();
+        eventually("and so has the new one", || running.log().len() >= 2 * expected);
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        assert_eq!(running.log().len(), 2 * expected, "{threads:?}");
+    }
 }
 
 #[test]

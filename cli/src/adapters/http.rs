@@ -1,4 +1,4 @@
-//! One request, one connection, over TCP or a Unix socket; plain HTTP/1.1.
+//! One request, one connection, over TCP, TLS or a Unix socket; HTTP/1.1.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+
+use super::tls::Tls;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -25,6 +27,20 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>, timeout: D
     let work = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        collect(open(stream, request).await?).await
+    };
+    tokio::time::timeout(timeout, work).await.map_err(|_| timed_out(timeout))?
+}
+
+/// The same over TLS.
+pub async fn send_over_tls(
+    address: SocketAddr,
+    tls: &Tls,
+    request: Request<Full<Bytes>>,
+    timeout: Duration,
+) -> io::Result<Answer> {
+    let work = async {
+        let stream = tls.connect(TcpStream::connect(address).await?).await?;
         collect(open(stream, request).await?).await
     };
     tokio::time::timeout(timeout, work).await.map_err(|_| timed_out(timeout))?

@@ -1,12 +1,14 @@
 //! A user's own Envoy bootstrap: read, repaired where years have passed over
-//! it, its Wasm filters found and made replaceable. Pure but for the files it
+//! it, its Wasm plugins found and made replaceable. Pure but for the files it
 //! names; knows nothing of harnesses.
 
+mod origin;
 mod plugins;
 mod repair;
 mod walk;
 
-pub use plugins::{Code, DISCOVERED, Placed};
+pub use origin::{Origin, OriginTls};
+pub use plugins::{Code, DISCOVERED, Placed, Role};
 pub use repair::Repair;
 
 use std::ffi::OsStr;
@@ -71,10 +73,14 @@ impl Bootstrap {
         repair::all(&mut self.document)
     }
 
-    /// Takes the Wasm filters out, leaving places that name them; `directory`
-    /// will hold what is discovered there.
+    /// Takes the Wasm filters and services out, leaving places that name them.
     pub fn take_plugins(&mut self) -> Result<Vec<Placed>> {
         plugins::take(&mut self.document).map_err(|(key, reason)| self.refused(key, reason))
+    }
+
+    /// Where a cluster leads to; none: it is not there, or leads nowhere.
+    pub fn origin(&self, cluster: &str) -> Option<Origin> {
+        origin::of(&self.document, cluster)
     }
 
     /// Moves the first listener.

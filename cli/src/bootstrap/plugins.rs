@@ -1,6 +1,7 @@
 //! The Wasm filters of a bootstrap: inline, as TypedStruct, or discovered from
 //! a file. Each is taken out and its place filled with a discovery of its own,
-//! so that it can be replaced while Envoy runs.
+//! so that it can be replaced while Envoy runs. Its Wasm services are taken out
+//! too; of each a place that names it stays.
 
 use std::path::PathBuf;
 
@@ -9,14 +10,28 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::repair::WASM;
+use super::repair::{TYPES, WASM, WASM_SERVICE};
 use super::walk::each_object;
 
-/// A Wasm filter as the bootstrap has it.
+/// What a plugin is in a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It stands in chains and sees requests.
+    #[default]
+    Filter,
+    /// Envoy's `WasmService`: in no chain, on every thread.
+    Service,
+    /// A `WasmService` with `singleton`: on the main thread alone.
+    Singleton,
+}
+
+/// A Wasm filter or service as the bootstrap has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Placed {
-    /// The name of the filter's place, unique in the document.
+    /// The name of its place, unique in the document.
     pub filter: String,
+    pub role: Role,
     /// The plugin's own name.
     pub plugin: String,
     pub root_id: String,
@@ -35,9 +50,10 @@ pub struct Placed {
 pub enum Code {
     File(PathBuf),
     Inline(Vec<u8>),
-    /// Fetched over HTTP, of this SHA-256.
+    /// Fetched from a cluster, of this SHA-256.
     Remote {
         url: String,
+        cluster: String,
         sha256: String,
     },
 }
@@ -48,8 +64,15 @@ type Refused = (String, String);
 /// Name in the `path` of a place, replaced by the instance's own directory.
 pub const DISCOVERED: &str = "spctl:ecds";
 
-/// Takes every Wasm HTTP filter out.
+/// Takes every Wasm HTTP filter and every Wasm service out: filters first, in
+/// which order Envoy loads them.
 pub(super) fn take(document: &mut Value) -> Result<Vec<Placed>, Refused> {
+    let mut taken = filters(document)?;
+    services(document, &mut taken)?;
+    Ok(taken)
+}
+
+fn filters(document: &mut Value) -> Result<Vec<Placed>, Refused> {
     let mut taken: Vec<Placed> = Vec::new();
     let mut refused = None;
     each_object(document, &mut |path, map| {
@@ -64,7 +87,7 @@ pub(super) fn take(document: &mut Value) -> Result<Vec<Placed>, Refused> {
                     continue;
                 }
             };
-            match placed(&config, &key, &taken) {
+            match placed(&config, Role::Filter, &key, &taken) {
                 Ok(placed) => {
                     *filter = place(&placed.filter);
                     taken.push(placed);
@@ -76,6 +99,22 @@ pub(super) fn take(document: &mut Value) -> Result<Vec<Placed>, Refused> {
         }
     });
     refused.map_or(Ok(taken), Err)
+}
+
+fn services(document: &mut Value, taken: &mut Vec<Placed>) -> Result<(), Refused> {
+    let Some(Value::Array(extensions)) = document.get_mut("bootstrap_extensions") else { return Ok(()) };
+    for (at, extension) in extensions.iter_mut().enumerate() {
+        let key = format!("bootstrap_extensions[{at}]");
+        let typed = extension.get("typed_config").unwrap_or(&Value::Null);
+        let Some(message) = message(typed, WASM_SERVICE) else { continue };
+        let config = config_of(message, &key)?;
+        let singleton = message.get("singleton") == Some(&Value::Bool(true));
+        let role = if singleton { Role::Singleton } else { Role::Service };
+        let service = placed(&config, role, &key, taken)?;
+        *extension = json!({"name": service.filter, "typed_config": {"@type": format!("{TYPES}{WASM_SERVICE}")}});
+        taken.push(service);
+    }
+    Ok(())
 }
 
 /// A filter that is discovered from a file of spctl's.
@@ -109,23 +148,31 @@ fn plugin_config(filter: &Value, key: &str) -> Result<Option<Map<String, Value>>
 }
 
 fn wasm_config(typed: &Value, key: &str) -> Result<Option<Map<String, Value>>, Refused> {
+    message(typed, WASM).map(|message| config_of(message, key)).transpose()
+}
+
+/// The message of this type, itself or in a TypedStruct.
+fn message<'a>(typed: &'a Value, wanted: &str) -> Option<&'a Value> {
     let is = |value: &Value, member: &str, kind: &str| {
         value.get(member).and_then(Value::as_str).is_some_and(|url| url.ends_with(kind))
     };
-    let message = if is(typed, "@type", WASM) {
-        typed
-    } else if is(typed, "@type", "TypedStruct") && is(typed, "type_url", WASM) {
-        typed.get("value").unwrap_or(&Value::Null)
+    if is(typed, "@type", wanted) {
+        Some(typed)
+    } else if is(typed, "@type", "TypedStruct") && is(typed, "type_url", wanted) {
+        Some(typed.get("value").unwrap_or(&Value::Null))
     } else {
-        return Ok(None);
-    };
-    match message.get("config") {
-        Some(Value::Object(config)) => Ok(Some(config.clone())),
-        _ => Err((format!("{key}.typed_config.config"), "a Wasm filter needs one".into())),
+        None
     }
 }
 
-fn placed(config: &Map<String, Value>, key: &str, taken: &[Placed]) -> Result<Placed, Refused> {
+fn config_of(message: &Value, key: &str) -> Result<Map<String, Value>, Refused> {
+    match message.get("config") {
+        Some(Value::Object(config)) => Ok(config.clone()),
+        _ => Err((format!("{key}.typed_config.config"), "a Wasm plugin needs one".into())),
+    }
+}
+
+fn placed(config: &Map<String, Value>, role: Role, key: &str, taken: &[Placed]) -> Result<Placed, Refused> {
     let text =
         |from: &Map<String, Value>, name: &str| from.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let empty = Map::new();
@@ -138,6 +185,7 @@ fn placed(config: &Map<String, Value>, key: &str, taken: &[Placed]) -> Result<Pl
     let environment = vm.get("environment_variables").cloned().unwrap_or_default();
     Ok(Placed {
         filter: if same == 0 { plugin.clone() } else { format!("{plugin}-{}", same + 1) },
+        role,
         plugin,
         root_id: text(config, "root_id"),
         vm_id: text(vm, "vm_id"),
@@ -182,11 +230,13 @@ fn code(code: &Value, key: &str) -> Result<Code, Refused> {
     }
     if let Some(remote) = code.get("remote") {
         let url = remote.pointer("/http_uri/uri").and_then(Value::as_str).unwrap_or_default();
+        let cluster = remote.pointer("/http_uri/cluster").and_then(Value::as_str).unwrap_or_default();
         let sha256 = remote.get("sha256").and_then(Value::as_str).unwrap_or_default();
-        if url.is_empty() || sha256.is_empty() {
-            return Err((format!("{key}.remote"), "`http_uri.uri` and `sha256` are needed".into()));
+        if url.is_empty() || cluster.is_empty() || sha256.is_empty() {
+            let needed = "`http_uri.uri`, `http_uri.cluster` and `sha256` are needed";
+            return Err((format!("{key}.remote"), needed.into()));
         }
-        return Ok(Code::Remote { url: url.to_owned(), sha256: sha256.to_owned() });
+        return Ok(Code::Remote { url: url.to_owned(), cluster: cluster.to_owned(), sha256: sha256.to_owned() });
     }
     Err((key.to_owned(), "neither `local.filename`, `local.inline_bytes` nor `remote` is given".into()))
 }
@@ -248,6 +298,31 @@ http_filters:
         assert_eq!(document["http_filters"][1]["name"], "my-filter-2");
         assert!(document["http_filters"][1]["config_discovery"].is_object());
         assert_eq!(document["http_filters"][2]["name"], "envoy.filters.http.router");
+    }
+
+    #[test]
+    fn services_leave_a_place_that_names_them() {
+        let mut document: Value = serde_yaml::from_str(
+            r#"
+bootstrap_extensions:
+- {name: envoy.bootstrap.internal_listener}
+- name: envoy.bootstrap.wasm
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.wasm.v3.WasmService
+    singleton: true
+    config: {name: my filter, vm_config: {vm_id: shared, code: {local: {filename: /x/service.wasm}}}}
+"#,
+        )
+        .unwrap();
+        let filter: Value = serde_yaml::from_str(LISTENER).unwrap();
+        document.as_object_mut().unwrap().extend(filter.as_object().unwrap().clone());
+        let taken = take(&mut document).unwrap();
+        let roles: Vec<_> = taken.iter().map(|placed| (placed.filter.as_str(), placed.role)).collect();
+        let expected = [("my-filter", Role::Filter), ("my-filter-2", Role::Filter), ("my-filter-3", Role::Singleton)];
+        assert_eq!(roles, expected);
+        assert_eq!(document["bootstrap_extensions"][0]["name"], "envoy.bootstrap.internal_listener");
+        assert_eq!(document["bootstrap_extensions"][1]["name"], "my-filter-3");
+        assert!(document["bootstrap_extensions"][1]["typed_config"]["config"].is_null());
     }
 
     #[test]

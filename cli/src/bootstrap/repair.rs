@@ -16,10 +16,11 @@ pub struct Repair {
     pub change: String,
 }
 
-const TYPES: &str = "type.googleapis.com/";
+pub(super) const TYPES: &str = "type.googleapis.com/";
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 pub(super) const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
+pub(super) const WASM_SERVICE: &str = "envoy.extensions.wasm.v3.WasmService";
 const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 
 /// Well-known names, old ones first, and the type that belongs to them.
@@ -30,6 +31,7 @@ const EXTENSIONS: &[(&str, &str, &str)] = &[
     ("envoy.filters.http.router", "envoy.filters.http.router", ROUTER),
     ("envoy.wasm", "envoy.filters.http.wasm", WASM),
     ("envoy.filters.http.wasm", "envoy.filters.http.wasm", WASM),
+    ("envoy.bootstrap.wasm", "envoy.bootstrap.wasm", WASM_SERVICE),
 ];
 
 /// Types of API v2 and of Wasm's early days, and today's.
@@ -40,8 +42,8 @@ const OLD_TYPES: &[(&str, &str)] = &[
     ("envoy.config.filter.http.wasm.v2alpha.Wasm", WASM),
     ("envoy.config.filter.http.wasm.v3.Wasm", WASM),
     ("envoy.api.v2.auth.UpstreamTlsContext", UPSTREAM_TLS),
-    ("envoy.config.wasm.v2.WasmService", "envoy.extensions.wasm.v3.WasmService"),
-    ("envoy.config.wasm.v3.WasmService", "envoy.extensions.wasm.v3.WasmService"),
+    ("envoy.config.wasm.v2.WasmService", WASM_SERVICE),
+    ("envoy.config.wasm.v3.WasmService", WASM_SERVICE),
 ];
 
 /// Repairs the whole document.

@@ -9,7 +9,7 @@ use crate::args::{NameArg, Place};
 use crate::bootstrap::{Bootstrap, PathMap, Repair};
 use crate::builder;
 use crate::error::{Error, Result};
-use crate::harness::{DEFAULT_IMAGE, FailurePolicy, Kind, Limits};
+use crate::harness::{DEFAULT_IMAGE, FailurePolicy, Kind, Limits, Role};
 use crate::instance::{
     BackendSpec, CAPTURE, InstanceStatus, PluginSource, PluginSpec, Spec, Started, Target, Upstream, default_workers,
     given_plugins, hold, start_detached,
@@ -36,7 +36,7 @@ pub struct Args {
     #[command(flatten)]
     name: NameArg,
 
-    /// Your own Envoy bootstrap (YAML or JSON) instead of the flags below; its Wasm filters can be reloaded.
+    /// Your own Envoy bootstrap (YAML or JSON) instead of the flags below; its Wasm filters can be reloaded, its Wasm services on the embedded harness.
     #[arg(long, short = 'c', value_name = "ENVOY.YAML",
           conflicts_with_all = ["upstream", "outbound", "cluster", "plugin", "no_plugin", "root_id", "fail_policy"])]
     bootstrap: Option<PathBuf>,
@@ -191,7 +191,7 @@ fn announce(started: &Started, output: &Output, detached: bool) -> Result<()> {
 
 fn describe(status: &InstanceStatus, style: Style, detached: bool) -> String {
     let plugins: Vec<String> =
-        status.plugins.iter().map(|p| format!("{} {}", p.name, style.dim(short_digest(&p.plugin_digest)))).collect();
+        status.plugins.iter().map(|p| format!("{} {}", p.title(), style.dim(short_digest(&p.plugin_digest)))).collect();
     let mut text =
         format!("{} on the {} harness serves {}\n", style.bold(&status.name), status.harness, plugins.join(", "));
     for (what, url) in [
@@ -204,11 +204,13 @@ fn describe(status: &InstanceStatus, style: Style, detached: bool) -> String {
             text.push_str(&format!("  {what:<9} {}\n", style.accent(url)));
         }
     }
-    let proxy = status.proxy_url.as_deref().unwrap_or_default();
-    text.push_str(&style.dim(&format!(
-        "try: curl {proxy}/get; spctl captures list; {}\n",
-        if detached { "spctl down" } else { "Ctrl-C stops it" }
-    )));
+    let end = if detached { "spctl down" } else { "Ctrl-C stops it" };
+    let next = match &status.proxy_url {
+        Some(proxy) => format!("try: curl {proxy}/get; spctl captures list; {end}\n"),
+        // Services alone: nothing to send requests to.
+        None => format!("try: spctl logs; {end}\n"),
+    };
+    text.push_str(&style.dim(&next));
     text
 }
 
@@ -320,6 +322,7 @@ fn plugin(given: &str, policy: Option<FailurePolicy>, output: &Output) -> Result
     };
     Ok(PluginSpec {
         name,
+        role: Role::Filter,
         source,
         config: None,
         root_id: String::new(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::instance::{Client, InstanceStatus};
+use crate::instance::{Client, InstanceStatus, PluginStatus};
 use crate::ui::{Align, Style, Table, short_digest};
 
 /// Show what runs: harness, proxies, the plugin digest each one really serves, counters.
@@ -70,13 +70,14 @@ fn describe(instance: &InstanceStatus, style: Style) -> String {
     ]);
     for proxy in &instance.proxies {
         for plugin in &proxy.plugins {
-            let wanted = instance.plugins.iter().find(|p| p.name == plugin.name).map_or("", |p| &p.plugin_digest);
+            let known = instance.plugins.iter().find(|p| p.name == plugin.name);
+            let wanted = known.map_or("", |p| &p.plugin_digest);
             let same = wanted == plugin.plugin_digest;
             let serves = short_digest(&plugin.plugin_digest);
             table.row([
                 format!("  {}", proxy.name),
                 proxy.state.clone(),
-                plugin.name.clone(),
+                known.map_or_else(|| plugin.name.clone(), PluginStatus::title),
                 if same { style.good(serves) } else { style.bad(serves) },
                 short_digest(wanted).to_owned(),
             ]);

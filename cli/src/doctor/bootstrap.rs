@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::instance::too_new;
 use super::{Finding, Severity};
-use crate::bootstrap::{Bootstrap, Code, PathMap, Placed};
+use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{
     Embedded, EnvoyBinary, FailurePolicy, Filter, Kind, Limits, Module, Own, Topology, missing_import,
@@ -43,12 +43,14 @@ pub async fn examine(path: &Path, examiner: &Examiner<'_>) -> Result<(Bootstrap,
     let repaired = bootstrap.clone();
     findings.extend(ports(&bootstrap, examiner.running));
     let clusters = clusters(&bootstrap.document);
-    for placed in bootstrap.take_plugins()? {
-        findings.extend(export(&placed, &clusters));
-        let (found, module) = module(&placed, &repaired).await;
+    let plugins = bootstrap.take_plugins()?;
+    for placed in &plugins {
+        findings.extend(export(placed, &clusters));
+        findings.extend(alone(placed, &plugins));
+        let (found, module) = module(placed, &repaired).await;
         findings.extend(found);
         if let Some(module) = module {
-            findings.extend(load(&placed, module, &bootstrap, examiner).await);
+            findings.extend(load(placed, module, &bootstrap, examiner).await);
         }
     }
     Ok((repaired, findings))
@@ -96,9 +98,9 @@ async fn module(placed: &Placed, bootstrap: &Bootstrap) -> (Vec<Finding>, Option
         Code::File(path) => {
             (file(placed, path).into_iter().collect(), read_small(path, MODULE_MAX).ok().map(Module::new))
         }
-        Code::Remote { url, sha256 } => {
+        Code::Remote { url, cluster, sha256 } => {
             let mut findings: Vec<Finding> = built_anew(placed, url, sha256, bootstrap).into_iter().collect();
-            match fetch_module(url, sha256, bootstrap).await {
+            match fetch_module(url, cluster, sha256, bootstrap).await {
                 Ok(bytes) => (findings, Some(Module::new(bytes))),
                 Err(error) => {
                     findings.push(fetched(placed, &error));
@@ -197,6 +199,7 @@ async fn load(placed: &Placed, module: Module, bootstrap: &Bootstrap, examiner: 
     let filter = Filter {
         name: placed.filter.clone(),
         plugin: placed.plugin.clone(),
+        role: placed.role,
         seen_as: placed.plugin.clone(),
         module,
         configuration: placed.configuration.clone(),
@@ -258,6 +261,22 @@ fn export(placed: &Placed, clusters: &[String]) -> Option<Finding> {
         format!("`{}` sends to the cluster `{cluster}`; there are: {}", placed.plugin, clusters.join(", ")),
         "a callout to an unknown cluster is refused at once, so nothing is exported",
         format!("add the cluster `{cluster}`, or name another in `backend_cluster`"),
+    ))
+}
+
+/// A service beside filters none of which can see its shared data.
+fn alone(placed: &Placed, plugins: &[Placed]) -> Option<Finding> {
+    let filters: Vec<_> = plugins.iter().filter(|other| other.role == Role::Filter).collect();
+    if placed.role == Role::Filter || filters.is_empty() || filters.iter().any(|filter| filter.vm_id == placed.vm_id) {
+        return None;
+    }
+    let theirs: Vec<_> = filters.iter().map(|filter| format!("`{}` has `{}`", filter.plugin, filter.vm_id)).collect();
+    Some(Finding::new(
+        "service_alone",
+        Severity::Note,
+        format!("the service `{}` has the vm_id `{}`; {}", placed.plugin, placed.vm_id, theirs.join(", ")),
+        "shared data and queues belong to a vm_id: what it writes no filter reads",
+        "give them one vm_id if they are to share",
     ))
 }
 

@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use crate::bootstrap::Role;
 use crate::error::Result;
 use crate::logs::Level;
 use crate::state::hex;
@@ -54,6 +55,7 @@ pub struct Topology {
     pub own: Option<Own>,
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
+    /// Plugins: filters, which listeners name or the user's bootstrap does, then services.
     pub filters: Vec<Filter>,
     /// Worker threads (Envoy's concurrency).
     pub workers: usize,
@@ -63,7 +65,7 @@ pub struct Topology {
     pub trace: Option<Trace>,
 }
 
-/// A user's bootstrap whose Wasm filters were taken out.
+/// A user's bootstrap whose Wasm filters and services were taken out.
 #[derive(Clone)]
 pub struct Own {
     pub document: serde_json::Value,
@@ -149,12 +151,14 @@ impl Module {
     }
 }
 
-/// A plugin placed in a chain. One plugin may be placed more than once (the
-/// capture filter stands in both directions): its filters are replaced together.
+/// A plugin placed in a chain, or as a service. One plugin may be placed more
+/// than once (the capture filter stands in both directions): its filters are
+/// replaced together.
 #[derive(Clone)]
 pub struct Filter {
     /// Unique in the topology.
     pub name: String,
+    pub role: Role,
     /// The plugin's name, as users know it.
     pub plugin: String,
     /// The name that the plugin itself sees.
@@ -235,7 +239,8 @@ pub trait Harness: Send + Sync {
     fn addresses(&self) -> Addresses;
 
     /// Replaces filters by name, all of one plugin, and proves that the new
-    /// ones serve. On an error the old ones serve.
+    /// ones serve. On an error the old ones serve. A service can be replaced on
+    /// the embedded harness alone: Envoy reads its bootstrap once.
     fn reload(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Vec<Proof>>>;
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats>>;

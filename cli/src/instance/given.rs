@@ -1,14 +1,17 @@
-//! From a user's bootstrap to plugins: its Wasm filters, each with its module
-//! found or fetched.
+//! From a user's bootstrap to plugins: its Wasm filters and services, each with
+//! its module found or fetched.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::http::Request;
+use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
 use super::spec::{Given, PluginSource, PluginSpec, Target};
 use crate::adapters::http;
-use crate::bootstrap::{Bootstrap, Code};
+use crate::adapters::tls::Tls;
+use crate::bootstrap::{Bootstrap, Code, OriginTls};
 use crate::error::{Error, Result};
 use crate::harness::FailurePolicy;
 use crate::state::{hex, private_dir, write_private};
@@ -16,7 +19,7 @@ use crate::state::{hex, private_dir, write_private};
 /// Envoy's own default for a remote module is the URI's timeout; this is generous.
 const FETCH: Duration = Duration::from_secs(60);
 
-/// Takes the Wasm filters out of the document. Modules that are not files
+/// Takes the Wasm filters and services out of the document. Modules that are not files
 /// become files below `cache`.
 pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<PluginSpec>> {
     let mut specs = Vec::new();
@@ -24,10 +27,13 @@ pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<Plug
         let source = match placed.code {
             Code::File(path) => PluginSource::File(found(&path, bootstrap)?),
             Code::Inline(bytes) => PluginSource::File(kept(&bytes, cache)?),
-            Code::Remote { url, sha256 } => PluginSource::File(kept(&fetch(&url, &sha256, bootstrap).await?, cache)?),
+            Code::Remote { url, cluster, sha256 } => {
+                PluginSource::File(kept(&fetch(&url, &cluster, &sha256, bootstrap).await?, cache)?)
+            }
         };
         specs.push(PluginSpec {
             name: placed.filter,
+            role: placed.role,
             source,
             config: None,
             root_id: placed.root_id,
@@ -73,18 +79,31 @@ fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {
 }
 
 /// A remote module of the digest that the bootstrap says; a wrong one is
-/// refused at the key `code.remote.sha256`.
-pub async fn fetch(url: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
+/// refused at the key `code.remote.sha256`. As Envoy fetches it: from the
+/// cluster, which says where and how; the URL only tells which host and path to
+/// ask for.
+pub async fn fetch(url: &str, cluster: &str, sha256: &str, bootstrap: &Bootstrap) -> Result<Vec<u8>> {
     let refused = |reason: String| bootstrap.refused("code.remote".into(), reason);
+    let failed = |e: std::io::Error| refused(format!("`{url}` from cluster `{cluster}`: {e}"));
     let target = Target::parse(url)?;
-    if target.tls {
-        return Err(refused(format!("`{url}`: fetch it yourself and use `local.filename`; https is not fetched yet")));
-    }
-    let failed = |e: std::io::Error| refused(format!("`{url}`: {e}"));
-    let address = tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(failed)?.next();
-    let address = address.ok_or_else(|| refused(format!("`{url}`: the name has no address")))?;
-    let path = if target.path.is_empty() { "/" } else { &target.path };
-    let answer = http::ask(address, "GET", path, FETCH).await.map_err(failed)?;
+    let Some(origin) = bootstrap.origin(cluster) else {
+        return Err(refused(format!("there is no cluster `{cluster}` with an endpoint to fetch `{url}` from")));
+    };
+    let address = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await.map_err(failed)?.next();
+    let address = address.ok_or_else(|| refused(format!("`{}` has no address", origin.host)))?;
+    let authority = url.split('/').nth(2).unwrap_or_default();
+    let request = Request::get(if target.path.is_empty() { "/" } else { &target.path })
+        .header("host", authority)
+        .body(Full::default())
+        .map_err(|e| refused(e.to_string()))?;
+    let answer = match origin.tls {
+        None => http::send(address, request, FETCH).await,
+        Some(OriginTls { sni, ca_file }) => {
+            let tls = Tls { name: sni.unwrap_or(target.host), ca_file };
+            http::send_over_tls(address, &tls, request, FETCH).await
+        }
+    };
+    let answer = answer.map_err(failed)?;
     if !answer.status.is_success() {
         return Err(refused(format!("`{url}` was answered with {}", answer.status)));
     }

@@ -132,6 +132,7 @@ pub(super) fn filters(
             });
             Ok(Filter {
                 name: filter_name(&plugin.name, direction),
+                role: plugin.role,
                 plugin: plugin.name.clone(),
                 seen_as: given.name,
                 module: loaded.module.clone(),

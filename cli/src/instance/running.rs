@@ -257,6 +257,7 @@ impl Slot {
     fn status(&self) -> PluginStatus {
         PluginStatus {
             name: self.spec.name.clone(),
+            role: self.spec.role,
             path: self.spec.module_path().cloned(),
             plugin_digest: self.loaded.module.digest.clone(),
             source: self.spec.source.clone(),

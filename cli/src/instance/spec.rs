@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::CAPTURE;
 use crate::bootstrap::Bootstrap;
 use crate::error::{Error, Result};
-use crate::harness::{FailurePolicy, Kind, Limits};
+use crate::harness::{FailurePolicy, Kind, Limits, Role};
 use crate::logs::Level;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Spec {
     /// More clusters, for the callouts of plugins.
     pub clusters: Vec<(String, Upstream)>,
     pub plugins: Vec<PluginSpec>,
-    /// The user's own bootstrap, its Wasm filters taken out, instead of
+    /// The user's own bootstrap, its Wasm plugins taken out, instead of
     /// listeners and clusters of ours.
     #[serde(default)]
     pub bootstrap: Option<Bootstrap>,
@@ -63,6 +63,8 @@ pub struct Target {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PluginSpec {
     pub name: String,
+    #[serde(default)]
+    pub role: Role,
     pub source: PluginSource,
     pub config: Option<PathBuf>,
     pub root_id: String,
@@ -161,6 +163,7 @@ impl PluginSpec {
     pub fn capture(name: Option<String>, policy: Option<FailurePolicy>) -> Self {
         Self {
             name: name.unwrap_or_else(|| CAPTURE.to_owned()),
+            role: Role::Filter,
             source: PluginSource::Capture,
             config: None,
             root_id: String::new(),

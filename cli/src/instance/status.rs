@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::PluginSource;
 use crate::backend::Serving;
-use crate::harness::{Proof, ProxyStatus, Stats};
+use crate::harness::{Proof, ProxyStatus, Role, Stats};
 use crate::logs::{Level, Line};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,11 +35,23 @@ pub struct InstanceStatus {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PluginStatus {
     pub name: String,
+    pub role: Role,
     /// None: the one carried in the binary.
     pub path: Option<PathBuf>,
     pub plugin_digest: String,
     pub source: PluginSource,
     pub config: Option<PathBuf>,
+}
+
+impl PluginStatus {
+    /// Its name, and for a service that it is one.
+    pub fn title(&self) -> String {
+        match self.role {
+            Role::Filter => self.name.clone(),
+            Role::Service => format!("{} (service)", self.name),
+            Role::Singleton => format!("{} (singleton service)", self.name),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -123,6 +123,86 @@ fn a_course_file_is_explained_repaired_and_the_same_everywhere() {
     assert_eq!(seen.len(), 1, "the upstream saw other headers: {seen:?}");
 }
 
+/// Every string, number and nested value of a bootstrap's metadata reads the
+/// same on each harness.
+#[test]
+fn plugins_read_what_the_bootstrap_says_of_itself() {
+    let upstream = Spctl::new();
+    let data = upstream.data(&["run", "--detach", "--no-plugin"]);
+    let upstream_at = address(&data["instances"][0]["proxy_url"]);
+    let paths = [
+        "node,id",
+        "node,cluster",
+        "node,locality,zone",
+        "node,metadata,NAME",
+        "node,metadata,LABELS,app",
+        "node,metadata,PORTS,1",
+        "node,metadata,READY",
+        "node,metadata,NONE",
+        "listener_metadata,filter_metadata,lab,team",
+        "route_metadata,filter_metadata,lab,cost",
+        "route_metadata",
+        "cluster_metadata,filter_metadata,lab,deep,er",
+        "cluster_metadata,filter_metadata,other",
+        "route_name",
+        "virtual_host_name",
+    ];
+    let ops: Vec<_> = paths.map(|path| format!(r#"{{"property": ["xds", "{}"]}}"#, path.replace(',', "\", \""))).into();
+    let script = format!(r#"{{"request_headers": [{}], "configure": [{}]}}"#, ops.join(", "), ops[..8].join(", "));
+    let node = "node: {id: n-1, cluster: c-1, locality: {zone: z-1}, metadata: {NAME: pod-1, LABELS: {app: shop}, PORTS: [80, 81.5], READY: true, NONE: null}}\n";
+    let text = course(script_wasm().as_str(), upstream_at)
+        .replace(r#"'{"response_headers": [{"add": [2, "x-training", "envoy-wasm"]}]}'"#, &format!("'{script}'"))
+        .replace("  - name: main\n", "  - name: main\n    metadata: {filter_metadata: {lab: {team: blue}}}\n")
+        .replace("              - match: {prefix: \"/\"}\n", "              - match: {prefix: \"/\"}\n                name: all\n                metadata: {filter_metadata: {lab: {cost: 2.5}}}\n")
+        .replace("    connect_timeout: 1s\n", "    connect_timeout: 1s\n    metadata: {filter_metadata: {lab: {deep: {er: here}}}}\n");
+    let mut seen = Vec::new();
+    for harness in harnesses() {
+        let spctl = Spctl::new();
+        let file = spctl.file("envoy.yaml", format!("{node}{text}"));
+        let data = spctl.data(&[
+            "run",
+            "--detach",
+            "--fix",
+            "--workers",
+            "1",
+            "--harness",
+            harness,
+            "-c",
+            file.to_str().unwrap(),
+        ]);
+        assert_eq!(get(address(&data["instances"][0]["proxy_url"]), "/headers").0, 200, "{harness}");
+        let mut lines = properties(&spctl);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !lines.iter().any(|line| line.contains("virtual_host_name")) && std::time::Instant::now() < deadline {
+            lines = properties(&spctl);
+        }
+        // How many VMs are configured, and when, is not the subject.
+        lines.sort();
+        lines.dedup();
+        for wanted in [
+            "node.metadata.LABELS.app -> 0 shop",
+            "listener_metadata.filter_metadata.lab.team -> 0 blue",
+            "route_name -> 0 all",
+        ] {
+            assert!(lines.iter().any(|line| line.ends_with(wanted)), "{harness}: {wanted}: {lines:#?}");
+        }
+        seen.push(lines);
+    }
+    for other in &seen[1..] {
+        assert_eq!(other, &seen[0]);
+    }
+}
+
+fn properties(spctl: &Spctl) -> Vec<String> {
+    let logs = spctl.run(&["logs", "--output", "json"]).stdout;
+    let lines = logs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["data"]["message"].clone());
+    lines.filter_map(|line| line.as_str().filter(|line| line.starts_with("property")).map(str::to_owned)).collect()
+}
+
+fn script_wasm() -> String {
+    script().to_str().unwrap().to_owned()
+}
+
 #[test]
 fn what_the_embedded_harness_does_not_support_is_refused_by_key() {
     let spctl = Spctl::new();

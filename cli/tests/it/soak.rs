@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::common::load::{self, Served};
 use crate::common::sink::{Backend, Mood, upstream};
-use crate::common::{Spctl, address, dropped, native_harnesses, runtime};
+use crate::common::{Spctl, address, dropped, in_background, native_harnesses, runtime};
 
 const REQUESTS: u64 = 100_000;
 const WARM_UP: u64 = 20_000;
@@ -20,18 +20,6 @@ const ROUNDS: usize = 3;
 
 fn drive(address: std::net::SocketAddr, first: u64, count: u64) -> Served {
     runtime().block_on(load::run(address, first, count, CONCURRENCY, Arc::new(AtomicBool::new(false))))
-}
-
-/// Threads of this process that serve while the load runs elsewhere.
-fn in_background<T: Send + 'static>(start: impl std::future::Future<Output = T> + Send + 'static) -> T {
-    let (tx, rx) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        runtime().block_on(async {
-            tx.send(start.await).unwrap();
-            std::future::pending::<()>().await;
-        });
-    });
-    rx.recv().unwrap()
 }
 
 fn settled(status: &Value, captured: u64) -> bool {

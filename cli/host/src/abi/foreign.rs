@@ -46,10 +46,9 @@ fn call(
             declare_property(&context, arguments)?;
             Vec::new()
         }
-        // A message that asks for a kind of filter state that exists nowhere here.
         b"set_envoy_filter_state" => {
-            proto::fields(arguments).ok_or(Status::BadArgument)?;
-            return Err(Status::NotFound.into());
+            set_envoy_filter_state(&context, arguments)?;
+            Vec::new()
         }
         // Cryptography this host does not have; without a key Envoy neither.
         b"verify_signature" | b"sign" => {
@@ -114,6 +113,21 @@ fn declare_property(context: &Rc<Context>, arguments: &[u8]) -> Result<(), Statu
     }
     declared.push((name.to_vec(), read_only));
     Ok(())
+}
+
+/// `SetEnvoyFilterStateArguments`: path = 1, value = 2, span = 3.
+fn set_envoy_filter_state(context: &Rc<Context>, arguments: &[u8]) -> Result<(), Status> {
+    let (mut name, mut value, mut span) = (&[][..], &[][..], 0);
+    for (number, field) in proto::fields(arguments).ok_or(Status::BadArgument)? {
+        match (number, field) {
+            (1, proto::Field::Bytes(bytes)) => name = bytes,
+            (2, proto::Field::Bytes(bytes)) => value = bytes,
+            (3, proto::Field::Varint(number)) => span = number,
+            _ => {}
+        }
+    }
+    let stream = context.stream().ok_or(Status::NotFound)?;
+    stream.exchange.filter_state.borrow_mut().set_object(name, value, span)
 }
 
 fn resolve_dns(_guest: &mut Guest<'_>, _name: u32, _name_len: u32, _out: u32) -> Outcome {

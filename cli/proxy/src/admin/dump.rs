@@ -3,12 +3,14 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use spctl_host::Plugin;
 
 use super::AdminState;
 use super::http::{Ask, Reply};
-use crate::config::{Cluster, Listener, Route, RouteMatch};
+use crate::config::{Cluster, Listener, Route, RouteMatch, Threads};
 
 fn pretty(value: &Value) -> Reply {
     Reply::json(format!("{value:#}\n"))
@@ -19,6 +21,9 @@ fn socket_address(address: SocketAddr) -> Value {
 }
 
 pub(super) fn config(state: &AdminState, ask: &Ask) -> Reply {
+    if let Some("bootstrap" | "bootstrap.bootstrap_extensions") = ask.value("mask") {
+        return pretty(&json!({"configs": [bootstrap_dump(state)]}));
+    }
     let dumps = [
         ("ClustersConfigDump", "static_clusters", clusters_dump(state)),
         ("EcdsConfigDump", "ecds_filters", filters_dump(state)),
@@ -35,12 +40,26 @@ pub(super) fn config(state: &AdminState, ask: &Ask) -> Reply {
         let kind = format!("type.googleapis.com/envoy.admin.v3.{kind}");
         json!({"@type": kind, name: all})
     });
+    let configs = std::iter::once(bootstrap_dump(state)).chain(configs);
     pretty(&json!({"configs": configs.collect::<Vec<_>>()}))
 }
 
+fn plugin_config(plugin: &Plugin) -> Value {
+    let config = plugin.config();
+    json!({
+        "name": config.name,
+        "root_id": config.root_id,
+        "vm_config": {"vm_id": config.vm_id, "code": {"local": {"filename": format!("sha256:{}", plugin.digest())}}}
+    })
+}
+
+/// In a listener's chain; else a service.
+fn is_filter(state: &AdminState, name: &String) -> bool {
+    state.blueprint.listeners.iter().any(|listener| listener.config.filters.contains(name))
+}
+
 fn filters_dump(state: &AdminState) -> Vec<Value> {
-    let one = |(name, plugin): (String, std::sync::Arc<spctl_host::Plugin>)| {
-        let config = plugin.config();
+    let one = |(name, plugin): (String, Arc<Plugin>)| {
         json!({
             "@type": "type.googleapis.com/envoy.admin.v3.EcdsConfigDump.EcdsFilterConfig",
             "version_info": plugin.digest(),
@@ -49,16 +68,32 @@ fn filters_dump(state: &AdminState) -> Vec<Value> {
                 "name": name,
                 "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-                    "config": {
-                        "name": config.name,
-                        "root_id": config.root_id,
-                        "vm_config": {"vm_id": config.vm_id, "code": {"local": {"filename": format!("sha256:{}", plugin.digest())}}}
-                    }
+                    "config": plugin_config(&plugin),
                 }
             }
         })
     };
-    state.plugins().into_iter().map(one).collect()
+    state.plugins().into_iter().filter(|(name, _)| is_filter(state, name)).map(one).collect()
+}
+
+/// Of the bootstrap only its Wasm services.
+fn bootstrap_dump(state: &AdminState) -> Value {
+    let services =
+        state.plugins().into_iter().zip(&state.blueprint.filters).filter(|((name, _), _)| !is_filter(state, name));
+    let services = services.map(|((name, plugin), (_, threads))| {
+        json!({
+            "name": name,
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.wasm.v3.WasmService",
+                "config": plugin_config(&plugin),
+                "singleton": *threads == Threads::Main,
+            }
+        })
+    });
+    json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
+        "bootstrap": {"bootstrap_extensions": services.collect::<Vec<_>>()}
+    })
 }
 
 fn listeners_dump(state: &AdminState) -> Vec<Value> {

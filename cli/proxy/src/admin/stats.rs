@@ -14,14 +14,19 @@ pub(super) fn reply(state: &AdminState, ask: &Ask, wanted: Option<&Regex>) -> Re
     let stats = wanted_stats(state, wanted, ask.has("usedonly"));
     match ask.value("format") {
         Some("json") => Reply::json(json(&stats)),
-        Some("prometheus") => Reply::text(200, expose(&stats)),
+        Some("prometheus") => Reply::text(200, expose(&stats, summarised(ask))),
         None | Some("text") => Reply::text(200, text(&stats)),
         Some(_) => Reply::text(400, "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n"),
     }
 }
 
-pub(super) fn prometheus(state: &AdminState, wanted: Option<&Regex>, used_only: bool) -> String {
-    expose(&wanted_stats(state, wanted, used_only))
+pub(super) fn prometheus(state: &AdminState, ask: &Ask, wanted: Option<&Regex>) -> Reply {
+    Reply::text(200, expose(&wanted_stats(state, wanted, ask.has("usedonly")), summarised(ask)))
+}
+
+/// Quantiles are wanted instead of buckets.
+fn summarised(ask: &Ask) -> bool {
+    ask.value("histogram_buckets") == Some("summary")
 }
 
 fn wanted_stats(state: &AdminState, wanted: Option<&Regex>, used_only: bool) -> Vec<Stat> {
@@ -83,34 +88,50 @@ fn json(stats: &[Stat]) -> String {
     json!({"stats": all}).to_string()
 }
 
-/// By metric, so that each is introduced once.
-fn expose(stats: &[Stat]) -> String {
-    let mut metrics: BTreeMap<String, (&str, Vec<String>)> = BTreeMap::new();
+/// By kind and metric, so that each is introduced once.
+fn expose(stats: &[Stat], summarised: bool) -> String {
+    let mut metrics: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for stat in stats {
         let (name, labels) = tagged(&stat.name);
         let Some(name) = name else { continue };
         let (kind, lines) = match &stat.value {
             StatValue::Counter(value) => ("counter", vec![format!("{name}{{{labels}}} {value}")]),
             StatValue::Gauge(value) => ("gauge", vec![format!("{name}{{{labels}}} {value}")]),
-            StatValue::Histogram(histogram) => ("summary", summary(&name, &labels, histogram)),
+            StatValue::Histogram(histogram) if summarised => ("summary", exposed(&name, &labels, histogram, true)),
+            StatValue::Histogram(histogram) => ("histogram", exposed(&name, &labels, histogram, false)),
         };
-        metrics.entry(name).or_insert((kind, Vec::new())).1.extend(lines);
+        metrics.entry((kind, name)).or_default().extend(lines);
     }
     let mut out = String::new();
-    for (name, (kind, lines)) in metrics {
-        let _ = writeln!(out, "# TYPE {name} {kind}\n{}\n", lines.join("\n"));
+    for ((kind, name), lines) in metrics {
+        let _ = writeln!(out, "# TYPE {name} {kind}\n{}", lines.join("\n"));
     }
     out
 }
 
-fn summary(name: &str, labels: &str, histogram: &Histogram) -> Vec<String> {
+fn exposed(name: &str, labels: &str, histogram: &Histogram, summarised: bool) -> Vec<String> {
     let comma = if labels.is_empty() { "" } else { "," };
-    let quantile =
-        |(percent, value): &(f64, f64)| format!("{name}{{{labels}{comma}quantile=\"{}\"}} {value}", percent / 100.0);
-    let mut lines: Vec<String> = histogram.quantiles.iter().map(quantile).collect();
-    lines.push(format!("{name}_sum{{{labels}}} {}", histogram.sum));
+    let bucket = |bound: &str, count: u64| format!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+    let mut lines: Vec<String> = if summarised {
+        let quantile = |(percent, value): &(f64, f64)| {
+            format!("{name}{{{labels}{comma}quantile=\"{}\"}} {}", percent / 100.0, digits(*value))
+        };
+        histogram.quantiles.iter().map(quantile).collect()
+    } else {
+        let bounded = histogram.buckets.iter().map(|(bound, count)| bucket(&bound.to_string(), *count));
+        bounded.chain([bucket("+Inf", histogram.count)]).collect()
+    };
+    lines.push(format!("{name}_sum{{{labels}}} {}", digits(histogram.sum)));
     lines.push(format!("{name}_count{{{labels}}} {}", histogram.count));
     lines
+}
+
+/// C's `%.32g`, of a number that is not negative and not tiny.
+fn digits(value: f64) -> String {
+    let whole = value.log10().floor().max(0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 308")]
+    let text = format!("{value:.*}", 31usize.saturating_sub(whole as usize));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// A metric's name and labels: Envoy's tags taken out of its own names, those of
@@ -146,6 +167,14 @@ fn sanitized(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_the_digits_that_envoy_prints() {
+        assert_eq!(digits(0.0), "0");
+        assert_eq!(digits(12.75), "12.75");
+        assert_eq!(digits(5075.0), "5075");
+        assert_eq!(digits(20_704.599_162_022_83), "20704.599162022830569185316562653");
+    }
 
     #[test]
     fn names_are_taken_apart_as_envoy_does() {

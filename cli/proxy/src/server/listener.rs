@@ -118,8 +118,8 @@ impl LocalListener {
     }
 
     /// Puts the filters as they are now in the way of new streams.
-    pub(crate) fn set_filters(&self, filters: &[Rc<WorkerFilter>]) {
-        let chain = self.shared.filters.iter().filter_map(|at| filters.get(*at).cloned()).collect();
+    pub(crate) fn set_filters(&self, filters: &[Option<Rc<WorkerFilter>>]) {
+        let chain = self.shared.filters.iter().filter_map(|at| filters.get(*at).cloned().flatten()).collect();
         self.chain.replace(chain);
     }
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spctl_proxy::{Cluster, FilterSpec, Listener, LogLine, PluginConfig, Proxy, ProxyConfig, Route, StatValue};
+use spctl_proxy::{
+    Cluster, FilterSpec, Listener, LogLine, PluginConfig, Proxy, ProxyConfig, Route, StatValue, Threads,
+};
 
 #[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use guest::{Guest, guest};
@@ -205,7 +207,7 @@ pub(crate) fn setup(app: SocketAddr) -> Setup {
 pub(crate) fn spec(name: &str, guest: &Guest) -> FilterSpec {
     let plugin =
         PluginConfig { name: name.into(), root_id: "root".into(), vm_id: "vm".into(), ..PluginConfig::default() };
-    FilterSpec { name: name.into(), wasm: guest.wasm().into(), plugin }
+    FilterSpec { name: name.into(), threads: Threads::All, wasm: guest.wasm().into(), plugin }
 }
 
 impl Setup {

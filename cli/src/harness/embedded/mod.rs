@@ -1,6 +1,7 @@
 //! The embedded proxy behind the seam: topology in, values out. The only
 //! module that translates `spctl_proxy` types.
 
+mod metadata;
 mod own;
 mod reader;
 mod routes;
@@ -13,12 +14,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use spctl_proxy::{
-    FilterError, FilterSpec, HostRewrite, Proxy, ProxyConfig, ReloadError, Route, StartError, UpstreamTls,
+    FilterError, FilterSpec, HostRewrite, Proxy, ProxyConfig, ReloadError, Route, StartError, Threads, UpstreamTls,
 };
 
 use super::{
-    Addresses, Cluster, Direction, FailurePolicy, Filter, Harness, Kind, Level, Own, Proof, ProxyStatus, ServedPlugin,
-    Stats, Topology,
+    Addresses, Cluster, Direction, FailurePolicy, Filter, Harness, Kind, Level, Own, Proof, ProxyStatus, Role,
+    ServedPlugin, Stats, Topology,
 };
 use crate::error::{Error, PluginProblem, Result};
 use crate::logs::{Line, LogHub};
@@ -105,14 +106,12 @@ impl Harness for Embedded {
                 .await?
                 .map_err(|e| reload_error(e, &self.plugins))?;
             let served = self.proxy.served_digests();
-            let workers =
-                served.iter().filter(|s| names.contains(&s.filter) && s.digest == digest).count() / names.len().max(1);
-            Ok(vec![Proof {
-                name: "embedded".into(),
-                plugin_digest: digest,
-                image_digest: None,
-                proof: format!("{workers} workers serve it"),
-            }])
+            let serving: Vec<_> = served.iter().filter(|s| names.contains(&s.filter) && s.digest == digest).collect();
+            let proof = match serving.as_slice() {
+                [only] if only.worker.is_none() => "the main thread runs it".to_owned(),
+                all => format!("{} workers serve it", all.len() / names.len().max(1)),
+            };
+            Ok(vec![Proof { name: "embedded".into(), plugin_digest: digest, image_digest: None, proof }])
         })
     }
 
@@ -132,7 +131,8 @@ impl Harness for Embedded {
             let mut state = "serving".to_owned();
             for served in self.proxy.served_digests() {
                 if served.state == spctl_proxy::ServedState::Failed {
-                    state = format!("`{}` failed on worker {}", self.plugin_of(&served.filter), served.worker);
+                    let thread = served.worker.map_or("the main thread".into(), |worker| format!("worker {worker}"));
+                    state = format!("`{}` failed on {thread}", self.plugin_of(&served.filter));
                 }
                 let plugin = ServedPlugin {
                     name: self.plugin_of(&served.filter),
@@ -259,8 +259,14 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
         let missing: Vec<_> = missing.collect();
         config.clusters.extend(missing);
         config.admin = read.admin.or(config.admin);
-        if let Some((id, cluster)) = read.node {
-            (config.node.id, config.node.cluster) = (id, cluster);
+        if let Some(node) = read.node {
+            // What the user left out of it is ours, as on Envoy.
+            let ours = std::mem::replace(&mut config.node, node);
+            for (given, default) in [(&mut config.node.id, ours.id), (&mut config.node.cluster, ours.cluster)] {
+                if given.is_empty() {
+                    *given = default;
+                }
+            }
         }
     }
     Ok(config)
@@ -274,6 +280,10 @@ fn authority(host: &str, port: u16) -> String {
 fn spec(filter: Filter) -> FilterSpec {
     FilterSpec {
         name: filter.name,
+        threads: match filter.role {
+            Role::Filter | Role::Service => Threads::All,
+            Role::Singleton => Threads::Main,
+        },
         wasm: filter.module.bytes,
         plugin: spctl_host::PluginConfig {
             name: filter.seen_as,

@@ -8,6 +8,7 @@ use spctl_proxy::{
     Cluster, Codec, DownstreamTls, EscapedSlashes, Listener, ServerHeader, UpstreamProtocol, UpstreamTls,
 };
 
+use super::metadata;
 use super::reader::{Node, Refused};
 use super::routes::route_config;
 
@@ -15,13 +16,14 @@ type Result<T> = std::result::Result<T, Refused>;
 
 const DOWNSTREAM_TLS: &str = "transport_sockets.tls.v3.DownstreamTlsContext";
 const UPSTREAM_TLS: &str = "transport_sockets.tls.v3.UpstreamTlsContext";
+const WASM_SERVICE: &str = "envoy.extensions.wasm.v3.WasmService";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Listeners, clusters and the node's id and cluster.
+/// Listeners, clusters and who the proxy is.
 pub(super) struct Read {
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<Cluster>,
-    pub(super) node: Option<(String, String)>,
+    pub(super) node: Option<spctl_host::Node>,
     pub(super) admin: Option<SocketAddr>,
     /// Keys that are accepted and do nothing here.
     pub(super) unheeded: Vec<String>,
@@ -31,15 +33,11 @@ pub(super) fn read(document: &Value) -> Result<Read> {
     let root = Node::new(String::new(), document)?;
     let mut unheeded = Vec::new();
     let admin = root.object("admin")?.map(|node| admin(node, &mut unheeded)).transpose()?;
-    let node = match root.object("node")? {
-        Some(node) => {
-            let text = |name| Result::Ok(node.text(name)?.unwrap_or_default().to_owned());
-            let ids = (text("id")?, text("cluster")?);
-            node.finish()?;
-            Some(ids)
-        }
-        None => None,
-    };
+    let node = root.object("node")?.map(metadata::node).transpose()?;
+    for extension in root.objects("bootstrap_extensions")? {
+        // What stays of a Wasm service names it; its plugin is not read here.
+        typed(extension, WASM_SERVICE)?.finish()?;
+    }
     let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
     if let Some(resources) = root.object("static_resources")? {
         for (at, node) in resources.objects("listeners")?.into_iter().enumerate() {
@@ -82,6 +80,7 @@ fn listener(node: Node<'_>, at: usize, unheeded: &mut Vec<String>) -> Result<Lis
     if let Some(limit) = node.number("per_connection_buffer_limit_bytes")? {
         out.buffer_limit = usize::try_from(limit).unwrap_or(usize::MAX);
     }
+    out.metadata = metadata::of(&node)?;
     node.without_effect(&["enable_reuse_port"]);
     let chains = node.objects("filter_chains")?;
     let [chain] = chains.try_into().or_else(|_| node.refused("filter_chains", "exactly one is supported"))?;
@@ -268,6 +267,7 @@ fn cluster(node: Node<'_>) -> Result<Cluster> {
         assignment.finish()?;
     }
     let mut out = Cluster::new(name, endpoints);
+    out.metadata = metadata::of(&node)?;
     if let Some(timeout) = node.duration("connect_timeout")? {
         out.connect_timeout = timeout;
     }
@@ -353,6 +353,8 @@ mod tests {
         let document = json!({"static_resources": {"clusters": [{"name": "a", "outlier_detection": {}}]}});
         assert_eq!(read(&document).err().unwrap().0, "static_resources.clusters[0].outlier_detection");
         assert_eq!(read(&json!({"layered_runtime": {}})).err().unwrap().0, "layered_runtime");
+        let other = json!({"bootstrap_extensions": [{"name": "a", "typed_config": {"@type": "x/InternalListener"}}]});
+        assert_eq!(read(&other).err().unwrap().0, "bootstrap_extensions[0].typed_config.@type");
     }
 
     #[test]
@@ -366,6 +368,6 @@ mod tests {
         let cluster = &read.clusters[0];
         assert_eq!(cluster.endpoints, ["h:80"]);
         assert_eq!((cluster.protocol, cluster.connect_timeout.as_millis()), (UpstreamProtocol::Http2, 250));
-        assert_eq!(read.node, Some(("n".into(), "c".into())));
+        assert_eq!(read.node.map(|node| (node.id, node.cluster)), Some(("n".into(), "c".into())));
     }
 }

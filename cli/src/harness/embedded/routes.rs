@@ -6,6 +6,7 @@ use spctl_proxy::{
     Redirect, RetryOn, RetryPolicy, Route, RouteMatch, RouteUpgrade, TextMatch, VirtualHost,
 };
 
+use super::metadata;
 use super::reader::{Node, Refused};
 
 type Result<T> = std::result::Result<T, Refused>;
@@ -35,6 +36,7 @@ fn route(node: Node<'_>) -> Result<Route> {
     let mut out = Route::new("", "");
     node.text("name")?.unwrap_or_default().clone_into(&mut out.name);
     out.headers = header_changes(&node)?;
+    out.metadata = metadata::of(&node)?;
     match node.object("match")? {
         Some(wanted) => matching(wanted, &mut out)?,
         None => return node.refused("match", "it is missing"),

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::config::digest_of;
 use crate::adapters::http;
 use crate::error::{Error, Result};
-use crate::harness::{ServedPlugin, Stats};
+use crate::harness::Stats;
 use crate::logs::Level;
 
 /// The admin port answers at once or not at all.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Name and module path of an extension as dumped.
+fn named_module(extension: &Value) -> Option<(String, String)> {
+    let path = extension.pointer("/typed_config/config/vm_config/code/local/filename")?;
+    Some((extension.get("name")?.as_str()?.to_owned(), path.as_str()?.to_owned()))
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Admin(pub(super) SocketAddr);
@@ -66,28 +71,15 @@ impl Admin {
     /// Filter name → module path, from the ECDS config dump.
     pub(super) async fn modules(self) -> Result<BTreeMap<String, String>> {
         let json = self.json("/config_dump?resource=ecds_filters").await?;
-        let configs = json.get("configs").and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(configs
-            .iter()
-            .filter_map(|config| {
-                let filter = config.get("ecds_filter")?;
-                let path = filter.pointer("/typed_config/config/vm_config/code/local/filename")?;
-                Some((filter.get("name")?.as_str()?.to_owned(), path.as_str()?.to_owned()))
-            })
-            .collect())
+        let configs = json.get("configs").and_then(Value::as_array).into_iter().flatten();
+        Ok(configs.filter_map(|config| named_module(config.get("ecds_filter")?)).collect())
     }
 
-    /// The plugins really served: what the config dump names.
-    pub(super) async fn served(self, plugin_of: impl Fn(&str) -> Option<String>) -> Result<Vec<ServedPlugin>> {
-        let mut served: Vec<ServedPlugin> = Vec::new();
-        for (filter, path) in self.modules().await? {
-            let (Some(name), Some(digest)) = (plugin_of(&filter), digest_of(&path)) else { continue };
-            let plugin = ServedPlugin { name, plugin_digest: digest.to_owned(), image_digest: None };
-            if !served.contains(&plugin) {
-                served.push(plugin);
-            }
-        }
-        Ok(served)
+    /// Service name → module path, from the bootstrap that it runs.
+    pub(super) async fn services(self) -> Result<BTreeMap<String, String>> {
+        let json = self.json("/config_dump?mask=bootstrap.bootstrap_extensions").await?;
+        let extensions = json.pointer("/configs/0/bootstrap/bootstrap_extensions").and_then(Value::as_array);
+        Ok(extensions.into_iter().flatten().filter_map(named_module).collect())
     }
 
     /// Listener name → the address it got.

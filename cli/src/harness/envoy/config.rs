@@ -11,16 +11,22 @@ use serde_json::{Value, json};
 
 use super::own;
 use crate::error::{Error, Result};
-use crate::harness::{Direction, FailurePolicy, Filter, Topology};
+use crate::harness::{Direction, FailurePolicy, Filter, Role, Topology};
 use crate::template::{ENVOY_BOOTSTRAP, ENVOY_FILTER, render};
+
+/// The directory of ECDS files in an instance's.
+pub(super) const ECDS: &str = "ecds";
+/// The number of the first writing of a plugin.
+pub(super) const FIRST: u64 = 1;
 
 /// Where distributions keep the certificates to trust (Debian, Fedora, Alpine and macOS).
 const CA_FILES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The bootstrap: static listeners and clusters, every filter by ECDS from
-/// files in `config_dir`, which must exist before Envoy starts.
-pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Path) -> Result<String> {
+/// files in `directory`'s own, which must exist before Envoy starts.
+pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, directory: &Path) -> Result<String> {
+    let config_dir = &directory.join(ECDS);
     let listeners: Vec<_> = topology
         .listeners
         .iter()
@@ -65,12 +71,34 @@ pub(super) fn bootstrap(topology: &Topology, admin: SocketAddr, config_dir: &Pat
         ENVOY_BOOTSTRAP,
         &json!({"node": node, "config_dir": config_dir.display().to_string(), "admin": {"host": admin.ip().to_string(), "port": admin.port()}, "listeners": listeners, "clusters": clusters}),
     )?;
-    let Some(own) = &topology.own else { return Ok(text) };
-    // Ours, rendered, lends its clusters to the user's.
-    let ours: Value = serde_yaml::from_str(&text).map_err(|e| Error::Protocol(e.to_string()))?;
-    let clusters = ours.pointer("/static_resources/clusters").and_then(Value::as_array).cloned().unwrap_or_default();
-    let complete = own::complete(&own.document, &node, admin, config_dir, &clusters);
-    serde_json::to_string_pretty(&complete).map_err(|e| Error::Protocol(e.to_string()))
+    let services: Vec<_> = topology.filters.iter().filter(|item| item.role != Role::Filter).collect();
+    if topology.own.is_none() && services.is_empty() {
+        return Ok(text);
+    }
+    let mut document = parsed(&text)?;
+    if let Some(own) = &topology.own {
+        // Ours, rendered, lends its clusters to the user's.
+        let ours = document.pointer("/static_resources/clusters").and_then(Value::as_array);
+        document = own::complete(&own.document, &node, admin, config_dir, &ours.cloned().unwrap_or_default());
+    }
+    for service in services {
+        own::place_service(&mut document, &service.name, extension(service, directory)?);
+    }
+    serde_json::to_string_pretty(&document).map_err(|e| Error::Protocol(e.to_string()))
+}
+
+/// A service's `typed_config`: the same plugin configuration as a filter's.
+fn extension(service: &Filter, directory: &Path) -> Result<Value> {
+    let resource = parsed(&filter(service, &directory.join(module_name(service, FIRST)), FIRST)?)?;
+    Ok(json!({
+        "@type": "type.googleapis.com/envoy.extensions.wasm.v3.WasmService",
+        "singleton": service.role == Role::Singleton,
+        "config": resource.pointer("/resources/0/typed_config/config"),
+    }))
+}
+
+fn parsed(text: &str) -> Result<Value> {
+    serde_yaml::from_str(text).map_err(|e| Error::Protocol(e.to_string()))
 }
 
 /// One filter's ECDS file. `version` makes each writing differ: Envoy skips a
@@ -136,6 +164,7 @@ mod tests {
     fn a_module_name_carries_its_digest() {
         let filter = Filter {
             name: "capture".into(),
+            role: Role::Filter,
             plugin: "my-plugin".into(),
             seen_as: "my-plugin".into(),
             module: Module::new(b"x".to_vec()),

@@ -14,6 +14,7 @@ mod start;
 pub use binary::{Binary, find_envoy, missing_import};
 pub use container::{DEFAULT_IMAGE, LABEL as CONTAINER_LABEL, prepare_image};
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -24,7 +25,9 @@ use tokio::sync::{Mutex, watch};
 
 use self::admin::Admin;
 use self::reload::Placed;
-use super::{Addresses, Direction, Filter, Harness, Kind, Level, Proof, ProxyStatus, Stats, Topology};
+use super::{
+    Addresses, Direction, Filter, Harness, Kind, Level, Proof, ProxyStatus, Role, ServedPlugin, Stats, Topology,
+};
 use crate::adapters::docker::Docker;
 use crate::error::{Error, Result};
 use crate::logs::{EnvoyLines, LogHub};
@@ -127,8 +130,10 @@ impl Envoy {
             addresses,
             directory,
             logs,
-            current: Mutex::new(topology.filters.into_iter().map(|filter| Placed { filter, version: 1 }).collect()),
-            version_counter: AtomicU64::new(1),
+            current: Mutex::new(
+                topology.filters.into_iter().map(|filter| Placed { filter, version: config::FIRST }).collect(),
+            ),
+            version_counter: AtomicU64::new(config::FIRST),
             exited,
         })
     }
@@ -193,14 +198,25 @@ impl Harness for Envoy {
                 return Ok(vec![ProxyStatus { name, state: format!("ended ({status})"), plugins: Vec::new() }]);
             }
             let current = self.current.lock().await;
-            if current.is_empty() {
-                // Envoy answers 404 to a dump of nothing.
-                return Ok(vec![ProxyStatus { name, state: "serving".into(), plugins: Vec::new() }]);
+            let has = |service: bool| current.iter().any(|p| (p.filter.role != Role::Filter) == service);
+            let mut modules = BTreeMap::new();
+            // Envoy answers 404 to a dump of nothing.
+            if has(false) {
+                modules.extend(self.admin.modules().await?);
             }
-            let plugins = self
-                .admin
-                .served(|filter| current.iter().find(|p| p.filter.name == filter).map(|p| p.filter.plugin.clone()))
-                .await?;
+            if has(true) {
+                modules.extend(self.admin.services().await?);
+            }
+            let mut plugins: Vec<ServedPlugin> = Vec::new();
+            for (place, path) in modules {
+                let known = current.iter().find(|p| p.filter.name == place);
+                let (Some(known), Some(digest)) = (known, config::digest_of(&path)) else { continue };
+                let plugin = known.filter.plugin.clone();
+                let served = ServedPlugin { name: plugin, plugin_digest: digest.to_owned(), image_digest: None };
+                if !plugins.contains(&served) {
+                    plugins.push(served);
+                }
+            }
             Ok(vec![ProxyStatus { name, state: "serving".into(), plugins }])
         })
     }
@@ -222,17 +238,19 @@ impl Harness for Envoy {
 
 /// Writes what Envoy reads at its start.
 fn prepare(topology: &Topology, published: Option<&Published>, directory: &Path) -> Result<()> {
-    let ecds = directory.join("ecds");
-    for dir in [directory, &ecds] {
+    for dir in [directory, &directory.join(config::ECDS)] {
         private_dir(dir).map_err(|source| Error::StateDir { path: dir.to_owned(), source })?;
     }
     for item in &topology.filters {
-        reload::place(directory, item, 1)?;
+        match item.role {
+            Role::Filter => reload::place(directory, item, config::FIRST)?,
+            Role::Service | Role::Singleton => reload::place_module(directory, item, config::FIRST)?,
+        };
     }
     let admin = published.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), |published| {
         SocketAddr::from((Ipv4Addr::UNSPECIFIED, published.admin.port()))
     });
-    write_private(&directory.join("bootstrap.yaml"), config::bootstrap(topology, admin, &ecds)?.as_bytes())
+    write_private(&directory.join("bootstrap.yaml"), config::bootstrap(topology, admin, directory)?.as_bytes())
 }
 
 /// Arguments after the program's name, the same for a process and a container.

@@ -53,6 +53,17 @@ fn resource_defaults(resources: &mut Map<String, Value>, clusters: &[Value]) {
     }
 }
 
+/// Puts a Wasm service where the document names it, else behind the others.
+pub(super) fn place_service(document: &mut Value, name: &str, typed_config: Value) {
+    let Some(root) = document.as_object_mut() else { return };
+    let Some(extensions) = member(root, "bootstrap_extensions", json!([])).as_array_mut() else { return };
+    let extension = json!({"name": name, "typed_config": typed_config});
+    match extensions.iter_mut().find(|other| other.get("name").and_then(Value::as_str) == Some(name)) {
+        Some(place) => *place = extension,
+        None => extensions.push(extension),
+    }
+}
+
 /// The member of that name; `default` where it is missing or null.
 fn member<'a>(map: &'a mut Map<String, Value>, name: &str, default: Value) -> &'a mut Value {
     let slot = map.entry(name).or_insert(Value::Null);

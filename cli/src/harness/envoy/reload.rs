@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::admin::Discovery;
-use super::config::{filter, module_name};
+use super::config::{ECDS, filter, module_name};
 use super::{Envoy, POLL, log};
 use crate::error::{Error, PluginProblem, Result};
-use crate::harness::{Filter, Proof};
+use crate::harness::{Filter, Proof, Role};
 use crate::state::write_private;
 
 /// A file change is seen at once; compiling a module in V8 takes the time.
@@ -24,6 +24,9 @@ pub(super) struct Placed {
 impl Envoy {
     /// Puts `filters` in place of those of the same names, and proves it.
     pub(super) async fn replace(&self, filters: Vec<Filter>) -> Result<Vec<Proof>> {
+        if let Some(service) = filters.iter().find(|item| item.role != Role::Filter) {
+            return Err(Error::ServiceStays { plugin: service.plugin.clone(), harness: self.kind.name() });
+        }
         let mut current = self.current.lock().await;
         let version = self.next_version();
         if let Err(error) = self.put(&filters, version).await {
@@ -123,11 +126,17 @@ fn healed(error: Error, restoring: Option<Error>) -> Error {
 
 /// Writes module and ECDS file, the module first; each appears whole. Returns the latter.
 pub(super) fn place(directory: &Path, item: &Filter, version: u64) -> Result<PathBuf> {
+    let module = place_module(directory, item, version)?;
+    let file = directory.join(ECDS).join(format!("{}.yaml", item.name));
+    write_private(&file, filter(item, &module, version)?.as_bytes())?;
+    Ok(file)
+}
+
+/// Writes the module alone: all that a service needs.
+pub(super) fn place_module(directory: &Path, item: &Filter, version: u64) -> Result<PathBuf> {
     let module = directory.join(module_name(item, version));
     if !module.exists() {
         write_private(&module, &item.module.bytes)?;
     }
-    let file = directory.join("ecds").join(format!("{}.yaml", item.name));
-    write_private(&file, filter(item, &module, version)?.as_bytes())?;
-    Ok(file)
+    Ok(module)
 }

@@ -8,7 +8,7 @@ use super::admin::Admin;
 use super::own;
 use super::{Exited, LINE_PAUSE, Launched, POLL, Published, log};
 use crate::error::{Error, PluginProblem, Result};
-use crate::harness::{Addresses, Direction, Kind, Topology};
+use crate::harness::{Addresses, Direction, Kind, Role, Topology};
 use crate::logs::{LogHub, Mark};
 
 /// Envoy answers `LIVE` in well under a second; a loaded machine gets more.
@@ -88,7 +88,7 @@ impl<'a> Starting<'a> {
     /// Ready listeners may still lack a filter whose first config was refused.
     async fn filters_serve(&self, admin: Admin) -> Result<()> {
         log::loaded(self.logs, Mark::default(), &self.topology.filters).await?;
-        for filter in &self.topology.filters {
+        for filter in self.topology.filters.iter().filter(|filter| filter.role == Role::Filter) {
             if admin.discovery(&filter.name).await?.failures > 0 {
                 return Err(Error::Plugin {
                     plugin: filter.plugin.clone(),

@@ -180,6 +180,13 @@ pub fn address(url: &Value) -> std::net::SocketAddr {
     url.as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
 }
 
+/// A whole answer of `at`.
+#[track_caller]
+pub fn ask(at: std::net::SocketAddr, method: &str, path: &str) -> spctl::adapters::http::Answer {
+    let patience = std::time::Duration::from_secs(10);
+    runtime().block_on(spctl::adapters::http::ask(at, method, path, patience)).unwrap()
+}
+
 pub fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").canonicalize().unwrap()
 }
@@ -191,4 +198,16 @@ pub fn dropped(counters: &Value) -> u64 {
 
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Threads of this process that serve while the load runs elsewhere.
+pub fn in_background<T: Send + 'static>(start: impl std::future::Future<Output = T> + Send + 'static) -> T {
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            tx.send(start.await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    rx.recv().unwrap()
 }

@@ -23,6 +23,9 @@ pub struct Scenario {
     pub name: String,
     /// In chain order.
     pub plugins: Vec<Plugin>,
+    /// Worker threads.
+    #[serde(default = "one")]
+    pub workers: usize,
     #[serde(default)]
     pub requests: Vec<Request>,
     /// The requests are under way at once, each begun a little after the last.
@@ -88,6 +91,9 @@ pub struct Plugin {
     pub wat: Option<String>,
     #[serde(default = "default_name")]
     pub name: String,
+    /// A `service` or `singleton` stands in no chain.
+    #[serde(default)]
+    pub role: spctl::harness::Role,
     /// An object is passed as JSON, a string as it is.
     #[serde(default)]
     pub config: Value,
@@ -106,6 +112,10 @@ pub struct Plugin {
     /// The only ABI functions the plugin may use; none named: all.
     #[serde(default)]
     pub capabilities: Vec<String>,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn default_name() -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use spctl::harness::{
-    Cluster, Direction, Embedded, Envoy, EnvoyBinary, Filter, Harness, Limits, Listener, Topology, find_envoy,
+    Cluster, Direction, Embedded, Envoy, EnvoyBinary, Filter, Harness, Limits, Listener, Role, Topology, find_envoy,
 };
 use spctl::logs::{Level, Line, LogHub};
 
@@ -162,14 +162,14 @@ impl Runner {
             listeners: vec![Listener {
                 direction: Direction::Inbound,
                 address: SocketAddr::from(([127, 0, 0, 1], 0)),
-                filters: filters.iter().map(|filter| filter.name.clone()).collect(),
+                filters: filters.iter().filter(|f| f.role == Role::Filter).map(|f| f.name.clone()).collect(),
                 cluster: "upstream".into(),
                 rewrite_host: false,
                 buffer_limit: scenario.buffer_limit,
             }],
             clusters,
             filters,
-            workers: 1,
+            workers: scenario.workers,
             log_level: Level::Info,
             limits: Limits::default(),
         }
@@ -184,6 +184,7 @@ impl Runner {
         };
         Filter {
             name: format!("filter-{n}"),
+            role: plugin.role,
             plugin: plugin.name.clone(),
             seen_as: plugin.name.clone(),
             module: self.guests.of(plugin),

@@ -1,0 +1,3 @@
+module go_training
+
+go 1.24
