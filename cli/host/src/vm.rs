@@ -398,6 +398,17 @@ impl Vm {
     }
 }
 
+impl Drop for Vm {
+    /// A root and its gRPC streams hold each other.
+    fn drop(&mut self) {
+        let contexts = self.shared.contexts.take();
+        for (_, root) in contexts.values().filter_map(|context| context.root()) {
+            let streams = root.grpc.take();
+            drop(streams);
+        }
+    }
+}
+
 fn with_chain(context: &Rc<Context>, f: impl FnOnce(&Rc<crate::chain::Chain>, usize)) {
     if let Some(stream) = context.stream()
         && let Some(chain) = stream.chain.upgrade()

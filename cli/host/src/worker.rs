@@ -4,6 +4,11 @@
 //! thread, and each distinct plugin has a root context in it. Whoever owns the
 //! thread calls [`Worker::run_due`] when woken, and carries callouts out.
 
+mod filter;
+
+pub(crate) use filter::Attached;
+pub use filter::WorkerFilter;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
@@ -53,6 +58,8 @@ pub(crate) struct WorkerShared {
     tap: RefCell<Option<VecDeque<LogLine>>>,
     /// The thread's name, in traces.
     pub(crate) name: Arc<str>,
+    /// Nobody will run what is left any more.
+    closed: Cell<bool>,
     wake: Rc<dyn Fn()>,
 }
 
@@ -76,6 +83,7 @@ impl WorkerShared {
             draining: RefCell::default(),
             tap: RefCell::new(None),
             name: name.into(),
+            closed: Cell::new(false),
             wake,
         })
     }
@@ -171,6 +179,13 @@ impl WorkerShared {
         self.draining.borrow_mut().push((vm, root));
     }
 
+    /// Lets go of the VMs that wait for a farewell: they hold this in turn.
+    fn close(&self) {
+        self.closed.set(true);
+        drop((self.shutdowns.take(), self.draining.take(), self.timers.take()));
+        drop((self.outbox.take(), self.grpc_outbox.take()));
+    }
+
     /// Later plugins get a new VM; what the failed one waited for is void.
     pub(crate) fn vm_failed(&self, key: &[u8; 32]) {
         self.vms.borrow_mut().remove(key);
@@ -250,87 +265,22 @@ impl PluginHandle {
 impl Drop for PluginHandle {
     /// The guest may be running just now: its farewell waits for `run_due`.
     fn drop(&mut self) {
+        if self.worker.closed.get() {
+            return;
+        }
         self.worker.shutdowns.borrow_mut().push((Rc::clone(&self.vm), Rc::clone(&self.root)));
         (self.worker.wake)();
     }
 }
 
-/// What a new stream finds in place of a filter.
-pub(crate) enum Attached {
-    Live(Rc<PluginHandle>),
-    /// Left out of the chain.
-    Skipped,
-    /// Every stream is answered with 503.
-    Closed(Arc<Plugin>),
-}
-
-/// A plugin as a filter on one thread, with its failure policy.
-pub struct WorkerFilter {
-    worker: Rc<WorkerShared>,
-    plugin: Arc<Plugin>,
-    handle: RefCell<Option<Rc<PluginHandle>>>,
-    next_reload: Cell<Instant>,
-}
-
-impl WorkerFilter {
-    pub fn plugin(&self) -> &Arc<Plugin> {
-        &self.plugin
-    }
-
-    /// The VM has trapped and none has taken its place yet.
-    pub fn is_failed(&self) -> bool {
-        self.handle.borrow().as_ref().is_none_or(|handle| handle.vm.is_failed())
-    }
-
-    pub(crate) fn attached(&self) -> Attached {
-        let failed = match &*self.handle.borrow() {
-            // A worker that could not load what the canary could leaves the
-            // filter out, whatever the policy says: as Envoy does.
-            None => return Attached::Skipped,
-            Some(handle) if !handle.vm.is_failed() => return Attached::Live(Rc::clone(handle)),
-            Some(_) => self.plugin.config().failure_policy,
-        };
-        match failed {
-            FailurePolicy::FailOpen | FailurePolicy::LegacyFailOpen => Attached::Skipped,
-            FailurePolicy::FailClosed => Attached::Closed(Arc::clone(&self.plugin)),
-            FailurePolicy::FailReload => self.reload(),
-        }
-    }
-
-    fn reload(&self) -> Attached {
-        let stat = |name: &str| {
-            let name = format!("wasm.{}.{name}", self.plugin.config().name);
-            self.worker.process.stats().counter(&name).inc();
-        };
-        let now = Instant::now();
-        if now < self.next_reload.get() {
-            stat("vm_reload_backoff");
-            return Attached::Closed(Arc::clone(&self.plugin));
-        }
-        self.next_reload.set(now + self.backoff());
-        match self.worker.attach(&self.plugin) {
-            Ok(handle) => {
-                stat("vm_reload_success");
-                self.handle.replace(Some(Rc::clone(&handle)));
-                Attached::Live(handle)
-            }
-            Err(_) => {
-                stat("vm_reload_failure");
-                Attached::Closed(Arc::clone(&self.plugin))
-            }
-        }
-    }
-
-    /// Between one and one and a half times the base interval.
-    fn backoff(&self) -> Duration {
-        let base = self.plugin.config().reload_backoff.base_interval;
-        let noise = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-        base + base * (noise % 1000) / 2000
-    }
-}
-
 /// One thread of a process.
 pub struct Worker(Rc<WorkerShared>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
 
 impl Worker {
     /// `wake` is called on this thread, `remote_wake` on any, when there is
@@ -348,14 +298,7 @@ impl Worker {
         for stat in ["vm_reload", "vm_reload_backoff", "vm_reload_success", "vm_reload_failure"] {
             self.0.process.stats().counter(&format!("wasm.{}.{stat}", plugin.config().name));
         }
-        let filter = WorkerFilter {
-            worker: Rc::clone(&self.0),
-            plugin: Arc::clone(plugin),
-            handle: RefCell::new(handle),
-            next_reload: Cell::new(Instant::now()),
-        };
-        filter.next_reload.set(Instant::now() + filter.backoff());
-        Rc::new(filter)
+        Rc::new(WorkerFilter::new(&self.0, plugin, handle))
     }
 
     fn try_attach(&self, plugin: &Arc<Plugin>) -> Result<Rc<PluginHandle>, LoadFailure> {

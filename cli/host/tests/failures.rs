@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{guest, named, running_as, sandbox};
+use common::{guest, named, running, running_as, sandbox};
 use spctl_host::{ContextKind, FailurePolicy, Level, PluginConfig, ReloadBackoff, Side, StatValue};
 
 const POLICIES: [FailurePolicy; 4] =
@@ -181,4 +181,31 @@ fn a_capability_that_is_not_allowed_is_a_stub_and_says_so() {
     let log = sandbox.take_log();
     let stub = "Attempted call to restricted proxy-wasm capability: proxy_set_tick_period_milliseconds";
     assert_eq!(log, [stub, "10"]);
+}
+
+/// Neither that of a filter in use, nor one that waits for its farewell, nor
+/// one that has not said `proxy_done` yet.
+#[test]
+fn a_worker_that_ends_leaves_no_vm_behind() {
+    let quiet = guest().request_headers("(i32.const 0)");
+    let not_done = guest().on("proxy_on_done", 1, true, "(i32.const 0)");
+    for (guest, replaced, told) in [(&quiet, false, false), (&quiet, true, false), (&not_done, true, true)] {
+        let sandbox = running(guest);
+        sandbox.stream().request(&[], true);
+        let process = std::sync::Arc::clone(sandbox.process());
+        let active = || {
+            let stats = process.stats().snapshot();
+            let of = |name: &str| stats.iter().find(|stat| stat.name == name).map(|stat| stat.value.clone());
+            of("wasm.envoy.wasm.runtime.v8.active")
+        };
+        assert_eq!(active(), Some(StatValue::Gauge(2)), "one, and the base");
+        if replaced {
+            sandbox.clear();
+        }
+        if told {
+            sandbox.run();
+        }
+        drop(sandbox);
+        assert_eq!(active(), Some(StatValue::Gauge(0)), "{replaced} {told}");
+    }
 }
