@@ -1,5 +1,6 @@
 //! Embedded and Envoy side by side in one run: no filter, a no-op filter, the
-//! capture filter. Requests per second of proxy CPU ("per core"), latency, CPU
+//! capture filter where its rules skip, the capture filter; and on Envoy another
+//! build of it, if SPCTL_BENCH_BEFORE names one. Requests per second of proxy CPU ("per core"), latency, CPU
 //! per request, memory.
 //!
 //!     cargo bench -p spctl --bench harnesses          (SPCTL_TEST_ENVOY or PATH names Envoy)
@@ -65,8 +66,11 @@ fn main() {
     let harnesses = if common::envoy().is_some() { vec!["embedded", "envoy"] } else { vec!["embedded"] };
     let mut variants = Vec::new();
     for harness in harnesses {
-        for filter in ["none", "noop", "capture"] {
+        for filter in ["none", "noop", "skipped", "capture"] {
             variants.push(start(harness, filter, upstream, &noop));
+        }
+        if let (Some(before), "envoy") = (std::env::var_os("SPCTL_BENCH_BEFORE"), harness) {
+            variants.push(start(harness, "before", upstream, Path::new(&before)));
         }
     }
     for variant in &mut variants {
@@ -87,6 +91,8 @@ fn start(harness: &'static str, filter: &'static str, upstream: SocketAddr, noop
     let spctl = Spctl::new();
     let upstream = format!("http://{upstream}");
     let noop = noop.display().to_string();
+    let before = format!("capture={noop}");
+    let skipping = spctl.file("skip.json", r#"{"collectionRules": {"http": {"server": [{"path": "^/other"}]}}}"#);
     let mut args = vec![
         "run",
         "--detach",
@@ -102,6 +108,8 @@ fn start(harness: &'static str, filter: &'static str, upstream: SocketAddr, noop
     match filter {
         "none" => args.push("--no-plugin"),
         "noop" => args.extend(["--plugin", &noop]),
+        "before" => args.extend(["--plugin", &before]),
+        "skipped" => args.extend(["--config", skipping.to_str().unwrap()]),
         _ => {}
     }
     let data = spctl.data(&args);
@@ -123,7 +131,7 @@ fn round(variant: &Variant) -> Round {
     let started = Instant::now();
     let mut latencies = common::runtime().block_on(load(variant.proxy));
     let wall = started.elapsed().as_secs_f64();
-    if variant.filter == "capture" {
+    if matches!(variant.filter, "capture" | "before") {
         // Its exports belong to the price.
         variant.spctl.wait_status("exports", |s| {
             s["counters"]["queued"] == 0 && s["counters"]["captured"] == s["counters"]["exported"]
@@ -175,7 +183,8 @@ async fn load(proxy: SocketAddr) -> Vec<Duration> {
                 }
                 let request = http::Request::post(format!("/items/{n}"))
                     .header("host", "bench.test")
-                    .header("content-type", "application/json");
+                    .header("content-type", "application/json")
+                    .header("x-session-id", format!("s-{n}"));
                 let started = Instant::now();
                 sender.ready().await.unwrap();
                 let response = sender.send_request(request.body(Full::new(body.clone())).unwrap()).await.unwrap();

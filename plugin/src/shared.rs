@@ -105,8 +105,20 @@ impl<H: Host> Shared<H> {
     /// Takes `bytes` of the memory for exchanges under way, if there are so many.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> bool {
+        self.hold_within(bytes, self.config.limits.streams_bytes)
+    }
+
+    /// As `hold`, for bodies: a quarter is left for headers, so that an exchange
+    /// is cut before one is lost.
+    #[must_use]
+    pub fn hold_body(&self, bytes: usize) -> bool {
+        let limit = self.config.limits.streams_bytes;
+        self.hold_within(bytes, limit - limit / 4)
+    }
+
+    fn hold_within(&self, bytes: usize, limit: usize) -> bool {
         let held = self.held.get() + bytes;
-        let fits = held <= self.config.limits.streams_bytes;
+        let fits = held <= limit;
         if fits {
             self.held.set(held);
         }

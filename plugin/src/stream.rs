@@ -376,7 +376,7 @@ fn append<H: Host>(shared: &Shared<H>, buffer: Buffer, exchange: &mut Exchange, 
     if wanted == 0 {
         return;
     }
-    if shared.hold(wanted) {
+    if shared.hold_body(wanted) {
         body.append(shared.host.buffer(buffer, seen, wanted));
         exchange.held += wanted;
     } else {

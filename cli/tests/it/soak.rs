@@ -1,6 +1,8 @@
 //! Many requests through the capture filter, with a good backend and with bad
 //! ones: nothing is lost silently, no request suffers, memory stays flat.
 
+mod pressure;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

@@ -1,0 +1,79 @@
+//! Many exchanges under way at once: what the filter holds of them is bounded,
+//! and what the bound costs is counted.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use super::resident;
+use crate::common::{Spctl, address, dropped, native_harnesses};
+
+const UPLOADS: u64 = 600;
+/// Sent of each body; the rest never comes.
+const SENT: usize = 60 << 10;
+
+/// Reads everything and answers nothing.
+fn silent_upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut chunk = [0; 65536];
+                while stream.read(&mut chunk).is_ok_and(|size| size > 0) {}
+            });
+        }
+    });
+    address
+}
+
+/// KiB that the proxy grows by while all uploads are under way, and how the
+/// filter accounts for them afterwards: captured, stored, dropped, truncated.
+fn measure(harness: &str, with: &[&str]) -> (u64, [u64; 4]) {
+    let spctl = Spctl::new();
+    let upstream = format!("http://{}", silent_upstream());
+    let args = ["run", "--detach", "--harness", harness, "--workers", "1", "--upstream", &upstream];
+    spctl.data(&[&args[..], with].concat());
+    let proxy = address(&spctl.status()["proxy_url"]);
+    let before = resident(&spctl, harness);
+    let head = format!("POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 10 << 20);
+    let body = vec![b'x'; SENT];
+    let streams: Vec<TcpStream> = (0..UPLOADS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(proxy).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
+            stream
+        })
+        .collect();
+    spctl.wait_status("all are under way", |s| s["counters"]["requests"] == UPLOADS);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let growth = resident(&spctl, harness).saturating_sub(before);
+    drop(streams);
+    if with == ["--no-plugin"] {
+        return (growth, [0; 4]);
+    }
+    let status = spctl.wait_status("all are accounted for", |s| {
+        let counters = &s["counters"];
+        counters["captured"] == UPLOADS && counters["stored"].as_u64().unwrap() + dropped(counters) == UPLOADS
+    });
+    let counters = &status["counters"];
+    let of = |name: &str| counters[name].as_u64().unwrap();
+    (growth, [of("captured"), of("stored"), dropped(counters), of("truncated")])
+}
+
+#[test]
+fn slow_uploads_by_the_hundred_stay_within_their_bound() {
+    for harness in native_harnesses() {
+        let spctl = Spctl::new();
+        let config = spctl.file("c.json", r#"{"limits": {"streams_bytes": 1048576}}"#);
+        let (plain, _) = measure(harness, &["--no-plugin"]);
+        let (bounded, counts) = measure(harness, &["--config", config.to_str().unwrap()]);
+        eprintln!("{harness}: grew by {plain} KiB without a filter, {bounded} KiB with; {counts:?}");
+        // All of it would be 36 MB.
+        assert!(bounded < plain + 12 * 1024, "{harness}: {bounded} KiB against {plain} KiB");
+        let [captured, stored, dropped, truncated] = counts;
+        // Bodies are cut before exchanges are lost; the first few fit.
+        assert_eq!((captured, stored, dropped), (UPLOADS, UPLOADS, 0), "{harness}");
+        assert!(truncated >= UPLOADS - (1 << 20) / SENT as u64, "{harness}: {truncated}");
+    }
+}
