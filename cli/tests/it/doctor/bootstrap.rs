@@ -193,32 +193,29 @@ fn a_remote_module_of_another_digest() {
             axum::serve(listener, Router::new().fallback(move || async { bytes })).await.unwrap();
         });
     });
-    let url = format!("http://{}/mine.wasm", rx.recv().unwrap());
+    let server = rx.recv().unwrap().port();
     let spctl = Spctl::new();
-    let remote = |sha256: &str| {
-        bootstrap(
-            &spctl,
-            0,
-            &format!("{{remote: {{http_uri: {{uri: \"{url}\", cluster: c, timeout: 5s}}, sha256: \"{sha256}\"}}}}"),
-        )
+    // Fetched from its cluster, whatever host the URL names.
+    let remote = |port: u16, sha256: &str| {
+        let uri = "{uri: \"http://modules/mine.wasm\", cluster: modules, timeout: 5s}";
+        let yaml = bootstrap(&spctl, 0, &format!("{{remote: {{http_uri: {uri}, sha256: \"{sha256}\"}}}}"));
+        let clusters = format!(
+            "static_resources:\n  clusters: [{{name: modules, connect_timeout: 1s, load_assignment: {{cluster_name: modules, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}}}]\n"
+        );
+        let text = std::fs::read_to_string(&yaml).unwrap().replacen("static_resources:\n", &clusters, 1);
+        std::fs::write(&yaml, text).unwrap();
+        yaml
     };
     let wrong = "0".repeat(64);
-    let (exit, findings) = examined(&spctl, &remote(&wrong), &[]);
+    let (exit, findings) = examined(&spctl, &remote(server, &wrong), &[]);
     assert_eq!(exit, 3, "{findings:?}");
     expect(&findings, "sha256_mismatch", "error", &digest);
     // Right, until the file beside is built anew.
-    let (exit, findings) = examined(&spctl, &remote(&digest), &[]);
+    let (exit, findings) = examined(&spctl, &remote(server, &digest), &[]);
     assert_eq!((exit, find(&findings, "sha256_mismatch")), (0, None), "{findings:?}");
     spctl.file("mine.wasm", b"\0asm\x01\0\0\0");
-    let (exit, findings) = examined(&spctl, &remote(&digest), &[]);
+    let (exit, findings) = examined(&spctl, &remote(server, &digest), &[]);
     assert_eq!(exit, 0, "{findings:?}");
     expect(&findings, "sha256_mismatch", "warning", "mine.wasm");
-    let gone = bootstrap(
-        &spctl,
-        0,
-        &format!(
-            "{{remote: {{http_uri: {{uri: \"http://127.0.0.1:9/x.wasm\", cluster: c, timeout: 5s}}, sha256: \"{wrong}\"}}}}"
-        ),
-    );
-    expect(&examined(&spctl, &gone, &[]).1, "plugin_not_fetched", "warning", "127.0.0.1:9");
+    expect(&examined(&spctl, &remote(9, &digest), &[]).1, "plugin_not_fetched", "warning", "modules/mine.wasm");
 }
