@@ -42,6 +42,8 @@ pub struct Placed {
     pub failure_policy: String,
     pub allow_on_headers_stop_iteration: bool,
     pub environment: Vec<(String, String)>,
+    /// ABI functions it may use; none: all.
+    pub capabilities: Vec<String>,
 }
 
 /// Where a plugin's bytes are.
@@ -177,6 +179,8 @@ fn placed(config: &Map<String, Value>, role: Role, key: &str, taken: &[Placed]) 
         |from: &Map<String, Value>, name: &str| from.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let empty = Map::new();
     let vm = config.get("vm_config").and_then(Value::as_object).unwrap_or(&empty);
+    known_only(config, &PLUGIN_KEYS, &format!("{key}.typed_config.config"))?;
+    known_only(vm, &VM_KEYS, &format!("{key}.typed_config.config.vm_config"))?;
     let code = code(vm.get("code").unwrap_or(&Value::Null), &format!("{key}.typed_config.config.vm_config.code"))?;
     let plugin = name_of(&text(config, "name"), &code);
     let same = taken.iter().filter(|other| other.plugin == plugin).count();
@@ -195,7 +199,45 @@ fn placed(config: &Map<String, Value>, role: Role, key: &str, taken: &[Placed]) 
         failure_policy: if policy.is_empty() && open { "FAIL_OPEN".into() } else { policy },
         allow_on_headers_stop_iteration: config.get("allow_on_headers_stop_iteration") == Some(&Value::Bool(true)),
         environment: variables(&environment),
+        capabilities: capabilities(vm).or_else(|| capabilities(config)).unwrap_or_default(),
     })
+}
+
+/// Of `PluginConfig` and `VmConfig` (api/envoy/extensions/wasm/v3/wasm.proto);
+/// another key must not be lost in silence.
+const PLUGIN_KEYS: [&str; 8] = [
+    "name",
+    "root_id",
+    "vm_config",
+    "configuration",
+    "fail_open",
+    "failure_policy",
+    "capability_restriction_config",
+    "allow_on_headers_stop_iteration",
+];
+const VM_KEYS: [&str; 8] = [
+    "vm_id",
+    "runtime",
+    "code",
+    "configuration",
+    "environment_variables",
+    "capability_restriction_config",
+    // Every module is compiled here, and fetched before anything starts.
+    "allow_precompiled",
+    "nack_on_code_cache_miss",
+];
+
+fn known_only(config: &Map<String, Value>, known: &[&str], key: &str) -> Result<(), Refused> {
+    match config.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err((format!("{key}.{name}"), "spctl does not hand this on; take it out".into())),
+        None => Ok(()),
+    }
+}
+
+/// Of the VM, where Envoy has it since 1.40, or of the plugin.
+fn capabilities(config: &Map<String, Value>) -> Option<Vec<String>> {
+    let allowed = config.get("capability_restriction_config")?.get("allowed_capabilities")?.as_object()?;
+    Some(allowed.keys().cloned().collect())
 }
 
 /// `key_values`, and the host's own variables that are asked for.

@@ -209,7 +209,7 @@ async fn load(placed: &Placed, module: Module, bootstrap: &Bootstrap, examiner: 
         vm_id: placed.vm_id.clone(),
         failure_policy: FailurePolicy::FailClosed,
         environment: placed.environment.iter().cloned().collect(),
-        capabilities: Vec::new(),
+        capabilities: placed.capabilities.clone(),
         generation: 0,
     };
     let aside = Topology {

@@ -49,6 +49,7 @@ pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<Plug
                 vm_configuration: placed.vm_configuration,
                 allow_on_headers_stop_iteration: placed.allow_on_headers_stop_iteration,
                 environment: placed.environment,
+                capabilities: placed.capabilities,
             }),
         });
     }

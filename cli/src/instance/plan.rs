@@ -129,6 +129,7 @@ pub(super) fn filters(
                 vm_configuration: Vec::new(),
                 allow_on_headers_stop_iteration: false,
                 environment: Vec::new(),
+                capabilities: Vec::new(),
             });
             Ok(Filter {
                 name: filter_name(&plugin.name, direction),
@@ -143,7 +144,7 @@ pub(super) fn filters(
                 root_id: plugin.root_id.clone(),
                 vm_id: given.vm_id,
                 failure_policy: plugin.failure_policy,
-                capabilities: Vec::new(),
+                capabilities: given.capabilities,
                 generation: load.generation,
             })
         })

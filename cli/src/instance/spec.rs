@@ -84,6 +84,8 @@ pub struct Given {
     pub vm_configuration: Vec<u8>,
     pub allow_on_headers_stop_iteration: bool,
     pub environment: Vec<(String, String)>,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -215,6 +215,34 @@ fn what_the_embedded_harness_does_not_support_is_refused_by_key() {
     assert!(error["message"].as_str().unwrap().contains("clusters[0].outlier_detection"), "{error}");
 }
 
+/// A capability that is not given is a call that does nothing, on every harness;
+/// a key that would be lost is refused.
+#[test]
+fn what_a_plugin_may_use_is_handed_on_and_nothing_is_lost_in_silence() {
+    let wasm = script();
+    for harness in harnesses() {
+        for (allowed, header) in [("{proxy_on_vm_start: {}}", None), ("{}", Some("envoy-wasm"))] {
+            let spctl = Spctl::new();
+            let demo = Spctl::new();
+            demo.data(&["run", "--detach", "--no-plugin"]);
+            let upstream = address(&demo.status()["proxy_url"]);
+            let restricted = format!("vm_id: v, capability_restriction_config: {{allowed_capabilities: {allowed}}}, ");
+            let text = course(wasm.to_str().unwrap(), upstream).replace("vm_id: v, ", &restricted);
+            let file = spctl.file("envoy.yaml", &text);
+            spctl.data(&["run", "--detach", "--fix", "--harness", harness, "-c", file.to_str().unwrap()]);
+            let (status, training, _) = get(address(&spctl.status()["proxy_url"]), "/get");
+            assert_eq!((status, training.as_deref()), (200, header), "{harness} {allowed}");
+            spctl.data(&["down"]);
+        }
+        let spctl = Spctl::new();
+        let text = course(wasm.to_str().unwrap(), "127.0.0.1:9".parse().unwrap())
+            .replace("root_id: rust_header", "root_id: rust_header\n                reload_config: {}");
+        let file = spctl.file("envoy.yaml", text);
+        let error = spctl.error(&["run", "--detach", "--fix", "--harness", harness, "-c", file.to_str().unwrap()]);
+        assert!(error["message"].as_str().unwrap().contains("typed_config.config.reload_config"), "{error}");
+    }
+}
+
 #[test]
 fn a_file_that_is_none() {
     let spctl = Spctl::new();
