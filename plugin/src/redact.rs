@@ -4,7 +4,7 @@
 
 pub mod defaults;
 mod form;
-mod json;
+pub(crate) mod json;
 
 use crate::body::BoundedBody;
 use crate::inflate::{Coding, inflate};

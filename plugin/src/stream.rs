@@ -325,27 +325,33 @@ impl<H: Host> Stream<H> {
             let value = wanted.then(|| self.shared.host.property(path)).flatten()?;
             String::from_utf8(value).ok().filter(|text| !text.is_empty())
         };
-        // Before Envoy 1.29 what the cluster knows was not below `xds`.
-        let of_upstream = |path: &[&str]| {
-            let wanted = self.shared.config.wire.is_apiclarity();
-            let path = [&["upstream_host_metadata", "filter_metadata"], path].concat();
-            text(wanted, &[&["xds"], path.as_slice()].concat()).or_else(|| text(wanted, &path))
-        };
-        let namespace = match self.shared.config.mesh {
-            // `workload;namespace;service;revision`, and a cluster in later versions.
-            Mesh::Istio => of_upstream(&["istio", "workload"]).and_then(|workload| {
-                let parts: Vec<_> = workload.split(';').collect();
-                matches!(parts.len(), 4 | 5).then(|| parts.get(1).map(|part| (*part).to_owned())).flatten()
-            }),
-            Mesh::Kuma => of_upstream(&["envoy.lb", "k8s.kuma.io/namespace"]),
-        };
         Peers {
             protocol: text(wanted.protocol, &["request", "protocol"]),
             source: text(wanted.source, &["source", "address"]),
             destination: text(wanted.destination, &["destination", "address"]),
             upstream: text(wanted.upstream, &["upstream", "address"]),
-            namespace,
+            namespace: self.shared.config.wire.is_apiclarity().then(|| self.namespace()).flatten(),
         }
+    }
+
+    /// Namespace of the upstream, as the mesh notes it. Before Envoy 1.29 what
+    /// the cluster knows was not below `xds`.
+    fn namespace(&self) -> Option<String> {
+        let host = &self.shared.host;
+        let [of, what] = match self.shared.config.mesh {
+            Mesh::Istio => ["istio", "workload"],
+            Mesh::Kuma => ["envoy.lb", "k8s.kuma.io/namespace"],
+        };
+        let value = host
+            .property(&["xds", "upstream_host_metadata", "filter_metadata", of, what])
+            .or_else(|| host.property(&["upstream_host_metadata", "filter_metadata", of, what]))?;
+        let value = String::from_utf8(value).ok().filter(|text| !text.is_empty())?;
+        if self.shared.config.mesh == Mesh::Kuma {
+            return Some(value);
+        }
+        // `workload;namespace;service;revision`, and a cluster in later versions.
+        let parts: Vec<_> = value.split(';').collect();
+        parts.get(1).filter(|_| matches!(parts.len(), 4 | 5)).map(|part| (*part).to_owned())
     }
 }
 

@@ -188,7 +188,7 @@ pub fn rejected_spans(response: &[u8]) -> u64 {
 
 /// Methods of RFC 9110 and RFC 5789; others are `_OTHER` in the semantic
 /// conventions, so that span names stay few.
-fn known_method(method: &str) -> bool {
+pub fn known_method(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" | "QUERY")
 }
 

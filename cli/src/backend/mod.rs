@@ -2,6 +2,7 @@
 //! backend is named. It takes OTLP over HTTP, keeps exchanges in SQLite within
 //! bounds, and answers questions about them. It knows nothing of harnesses.
 
+mod attributes;
 mod control;
 mod decode;
 mod serve;

@@ -92,6 +92,68 @@ fn the_official_protobufs_of_python_read_both_wires_to_the_last_byte() {
     }
 }
 
+/// One exchange with the built-in upstream.
+fn exchange(proxy: std::net::SocketAddr, path: &str) {
+    let mut stream = std::net::TcpStream::connect(proxy).unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: shop\r\nx-twice: a\r\nx-twice: b\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn the_local_backend_reads_every_wire() {
+    for harness in common::harnesses() {
+        for wire in ["otlp", "softprobe", "apiclarity", "apiclarity-v1"] {
+            let spctl = Spctl::new();
+            let config = spctl.file("c.json", format!(r#"{{"wire": "{wire}"}}"#));
+            spctl.data(&["run", "--detach", "--harness", harness, "--config", config.to_str().unwrap()]);
+            exchange(address(&spctl.status()["proxy_url"]), "/status/418?a=b");
+            spctl.wait_status("it is stored", |s| s["counters"]["stored"] == 1);
+            let list = spctl.data(&["captures", "list"]);
+            let shown = spctl.data(&["captures", "show", list["exchanges"][0]["id"].as_str().unwrap()]);
+            let what = format!("{harness} {wire}: {shown}");
+            assert_eq!((&shown["method"], &shown["status"]), (&"POST".into(), &418.into()), "{what}");
+            assert_eq!(shown["url"], "http://shop/status/418?a=b", "{what}");
+            assert_eq!(shown["request"]["body"]["data"], "hello", "{what}");
+            let twice = shown["request"]["headers"].as_array().unwrap().iter().filter(|pair| pair[0] == "x-twice");
+            let twice: Vec<&str> = twice.map(|pair| pair[1].as_str().unwrap()).collect();
+            assert_eq!(twice.join(", "), "a, b", "{what}");
+        }
+    }
+}
+
+/// Its sampling manager is asked first, and names every host.
+#[test]
+fn apiclaritys_choice_of_hosts_is_asked_for() {
+    for harness in common::harnesses() {
+        let spctl = Spctl::new();
+        let config = r#"{"wire": "apiclarity", "trace_sampling_enabled": "true", "sampling_cluster": "CLUSTER"}"#;
+        for (cluster, stored) in [("spctl_backend", true), ("nobody", false)] {
+            let config = spctl.file("c.json", config.replace("CLUSTER", cluster));
+            spctl.data(&[
+                "run",
+                "--detach",
+                "--harness",
+                harness,
+                "--workers",
+                "1",
+                "--config",
+                config.to_str().unwrap(),
+            ]);
+            let proxy = address(&spctl.status()["proxy_url"]);
+            let seen = (0..40).any(|_| {
+                exchange(proxy, "/get");
+                std::thread::sleep(Duration::from_millis(50));
+                spctl.status()["counters"]["stored"] != 0
+            });
+            assert_eq!(seen, stored, "{harness} {cluster}");
+            spctl.data(&["down"]);
+        }
+    }
+}
+
 /// A process that ends with its owner.
 struct Collector(std::process::Child);
 

@@ -44,7 +44,9 @@ fn redact_at_depth<'a>(input: &'a [u8], names: &NameSet, note: &mut dyn FnMut(&[
             if escaped && depth < MAX_EMBEDDED && looks_like(text) {
                 let inner = unescape(text);
                 if let Cow::Owned(redacted) = redact_at_depth(&inner, names, note, depth + 1) {
-                    replace(quote, end, &escape(&redacted));
+                    let mut text = Vec::with_capacity(redacted.len() + redacted.len() / 8);
+                    escape(&redacted, &mut text);
+                    replace(quote, end, &text);
                 }
             }
             at = end;
@@ -145,8 +147,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn escape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+/// Writes what stands between the quotes of a JSON string (RFC 8259 §7).
+pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
     for byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
@@ -157,7 +159,6 @@ fn escape(text: &[u8]) -> Vec<u8> {
             _ => out.push(*byte),
         }
     }
-    out
 }
 
 #[cfg(test)]

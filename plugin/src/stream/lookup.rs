@@ -37,7 +37,7 @@ impl<H: Host> Stream<H> {
     pub(super) fn ask(&mut self, waits_for: Option<WaitsFor>) -> Flow {
         match waits_for {
             None => Flow::Continue,
-            Some(WaitsFor::Nothing { complete }) => self.look_up(0, complete, complete),
+            Some(WaitsFor::Nothing { complete }) => self.look_up(0, complete),
             Some(WaitsFor::Body) => {
                 let shared = &self.shared;
                 let now = shared.host.monotonic_ns();
@@ -66,21 +66,22 @@ impl<H: Host> Stream<H> {
         if size > self.shared.config.inject.body_bytes {
             // Envoy refuses requests that are held beyond what it buffers.
             self.wait = None;
-            self.failed("body_too_large");
+            self.shared.inject_failed("body_too_large");
             return Flow::Continue;
         }
         match wait.stage {
-            Stage::Body if ended => self.look_up(size, true, true),
+            Stage::Body if ended => self.look_up(size, true),
             _ => Flow::Hold,
         }
     }
 
-    /// Asks the backend; the request is held unless that fails at once.
-    fn look_up(&mut self, held: usize, ended: bool, complete: bool) -> Flow {
+    /// Asks the backend; the request is held unless that fails at once. `ended`:
+    /// all of the request is here.
+    fn look_up(&mut self, held: usize, ended: bool) -> Flow {
         let State::Recording(exchange) = &self.state else { return Flow::Continue };
         let shared = &self.shared;
         let service: Rc<str> = exchange.service.as_deref().map_or_else(|| shared.service.clone(), Rc::from);
-        let body = wire::lookup(&Record::new(exchange, &shared.config, &service), !complete);
+        let body = wire::lookup(&Record::new(exchange, &shared.config, &service), !ended);
         let accept = [("accept", "application/x-protobuf")];
         let timeout_ms = shared.config.inject.timeout_ms;
         let Ok(token) = shared.call("/v1/inject", "application/x-protobuf", &accept, &body, timeout_ms) else {
@@ -131,8 +132,8 @@ impl<H: Host> Stream<H> {
 
     /// Counts a failure; where the configuration is strict, answers the request.
     fn refuse(&mut self, reason: &'static str) -> bool {
-        self.failed(reason);
         let shared = self.shared.clone();
+        shared.inject_failed(reason);
         let strict = shared.config.inject.strict;
         if strict {
             self.end_here();
@@ -146,10 +147,6 @@ impl<H: Host> Stream<H> {
             });
         }
         strict
-    }
-
-    fn failed(&self, reason: &'static str) {
-        self.shared.inject_failed(reason);
     }
 
     /// What the backend answers is not recorded as if it had been observed.

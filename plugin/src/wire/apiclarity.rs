@@ -7,6 +7,7 @@ use crate::exchange::Exchange;
 use crate::policy::host_without_port;
 use crate::record::{Part, Record};
 use crate::redact::Content;
+use crate::redact::json::escape;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -169,16 +170,9 @@ impl<'a> Object<'a> {
     }
 }
 
-/// RFC 8259 §7: quotes, backslashes and control characters are escaped.
 fn put_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
-        }
-    }
+    escape(text.as_bytes(), out);
     out.push(b'"');
 }
 

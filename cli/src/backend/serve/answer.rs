@@ -1,11 +1,12 @@
 //! The answer to a lookup: one span with a response, in the attributes that
 //! Softprobe's proxies read.
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
 use spctl_plugin::attributes::{INJECT_SOURCE, RESPONSE_BODY_ENCODING};
 
 use super::rules::Made;
+use crate::backend::attributes::{attribute, headers as header_attributes};
 use crate::exchange::{Encoding, Exchange};
 
 /// What stands in place of a secret; see the filter's `redact`.
@@ -49,24 +50,8 @@ fn head(source: &str, status: u16, headers: &[(String, String)]) -> Vec<KeyValue
         attribute(INJECT_SOURCE, Value::StringValue(source.to_owned())),
         attribute("http.response.status_code", Value::IntValue(i64::from(status))),
     ];
-    for (at, (name, value)) in headers.iter().enumerate() {
-        if headers.iter().take(at).any(|(earlier, _)| earlier == name) {
-            continue;
-        }
-        let mut values: Vec<&String> = headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value).collect();
-        let value = if values.len() == 1 {
-            Value::StringValue(value.clone())
-        } else {
-            let value = |text: &String| AnyValue { value: Some(Value::StringValue(text.clone())) };
-            Value::ArrayValue(ArrayValue { values: values.drain(..).map(value).collect() })
-        };
-        attributes.push(attribute(&format!("http.response.header.{name}"), value));
-    }
+    attributes.extend(header_attributes("http.response.header.", headers));
     attributes
-}
-
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
 fn span(attributes: Vec<KeyValue>) -> TracesData {

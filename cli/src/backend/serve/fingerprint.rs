@@ -1,6 +1,7 @@
 //! What two requests must have in common for one recorded answer to serve both.
 
 use sha2::{Digest as _, Sha256};
+use spctl_plugin::wire::known_method;
 
 use crate::exchange::{Body, Exchange};
 
@@ -26,7 +27,7 @@ pub enum BodyKey {
 
 impl Fingerprint {
     pub(super) fn of(exchange: &Exchange) -> Self {
-        let url = exchange.summary.url.as_str();
+        let (url, method) = (exchange.summary.url.as_str(), &exchange.summary.method);
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let own_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
@@ -35,7 +36,8 @@ impl Fingerprint {
         let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
         pairs.sort_unstable();
         Self {
-            method: known(&exchange.summary.method).to_owned(),
+            // The conventions' name for what they do not know.
+            method: if known_method(method) { method.clone() } else { "_OTHER".to_owned() },
             host: authority.strip_suffix(own_port).unwrap_or(&authority).to_owned(),
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
             query: pairs.join("&"),
@@ -56,13 +58,5 @@ impl BodyKey {
 
     pub fn fits(self, recorded: Self) -> bool {
         self == recorded || self == Self::Unseen || recorded == Self::Unseen
-    }
-}
-
-/// The semantic conventions' name for methods they do not know.
-fn known(method: &str) -> &str {
-    match method {
-        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" | "QUERY" => method,
-        _ => "_OTHER",
     }
 }
