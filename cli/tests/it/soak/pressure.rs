@@ -70,15 +70,20 @@ fn measure(harness: &str, with: &[&str]) -> (u64, [u64; 4]) {
 fn slow_uploads_by_the_hundred_stay_within_their_bound() {
     for harness in native_harnesses() {
         let spctl = Spctl::new();
-        let config = spctl.file("c.json", r#"{"limits": {"streams_bytes": 1048576}}"#);
+        // Room for the headers of all, and for few bodies.
+        let room = uploads() * 1750;
+        let config = spctl.file("c.json", format!(r#"{{"limits": {{"streams_bytes": {room}}}}}"#));
         let (plain, _) = measure(harness, &["--no-plugin"]);
         let (bounded, counts) = measure(harness, &["--config", config.to_str().unwrap()]);
         eprintln!("{harness}: grew by {plain} KiB without a filter, {bounded} KiB with; {counts:?}");
-        // All of it would be 36 MB.
-        assert!(bounded < plain + 12 * 1024, "{harness}: {bounded} KiB against {plain} KiB");
+        // All of six hundred would be 36 MB.
+        let bound = plain + 12 * 1024 + room / 1024;
+        assert!(bounded < bound, "{harness}: {bounded} KiB against {plain} KiB");
         let [captured, stored, dropped, truncated] = counts;
-        // Bodies are cut before exchanges are lost; the first few fit.
-        assert_eq!((captured, stored, dropped), (uploads(), uploads(), 0), "{harness}");
-        assert!(truncated >= uploads() - (1 << 20) / SENT as u64, "{harness}: {truncated}");
+        // Bodies are cut before exchanges are lost; the first few fit. Thousands
+        // that end at once are more than the queue holds.
+        assert_eq!((captured, stored + dropped), (uploads(), uploads()), "{harness}");
+        assert!(dropped <= (uploads() - UPLOADS) / 100, "{harness}: {dropped} dropped");
+        assert!(truncated >= uploads() - dropped - room / SENT as u64, "{harness}: {truncated}");
     }
 }
