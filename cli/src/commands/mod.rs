@@ -10,19 +10,25 @@ pub mod doctor;
 pub mod down;
 pub mod hidden;
 pub mod logs;
+pub mod pull;
+pub mod push;
 pub mod quickstart;
 pub mod reload;
 pub mod run;
 pub mod status;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::harness::{Kind, prepare_image};
-use crate::instance::Spec;
+use crate::harness::{Kind, Module, prepare_image};
+use crate::instance::{CAPTURE, Spec};
 use crate::state::Home;
 use crate::ui::{Output, Progress};
+use crate::{builder, bundle};
 
 /// What every command receives.
 pub struct Context<'a> {
@@ -46,6 +52,8 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Status(args) => block_on(status::run(args, &context)),
         Command::Logs(args) => block_on(logs::run(args, &context)),
         Command::Captures(args) => block_on(captures::run(args, &context)),
+        Command::Push(args) => block_on(push::run(args, &context)),
+        Command::Pull(args) => block_on(pull::run(args, &context)),
         Command::Doctor(args) => block_on(doctor::run(args, &context)),
         Command::Demo(args) => block_on(demo::run(args, &context)),
         Command::Down(args) => block_on(down::run(args, &context)),
@@ -66,6 +74,31 @@ async fn fetch(spec: &Spec, progress: &Progress) -> Result<()> {
         progress.detail(&format!("pulling {image}: {} of {} MB", done / 1_000_000, total / 1_000_000));
     })
     .await
+}
+
+/// A module that is a file, or built from a directory, or carried in this
+/// binary; with the path it was read from.
+fn module_to_push(given: Option<&Path>, progress: &Progress) -> Result<(Module, Option<PathBuf>)> {
+    let Some(path) = given else { return Ok((bundle::capture(), None)) };
+    if path == Path::new(CAPTURE) && !path.exists() {
+        return Ok((bundle::capture(), None));
+    }
+    if path.is_dir() {
+        let built = builder::build(path, &|what| progress.step(what))?;
+        return Ok((built.module, Some(built.path)));
+    }
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((bundle::read(&name, path)?, Some(path.to_owned())))
+}
+
+/// Ctrl-C and SIGTERM end the work where it stands.
+async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("cannot watch for signals"))?;
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
