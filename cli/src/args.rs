@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::adapters::registry::Transport;
 use crate::commands::{
-    build, captures, completions, config, demo, doctor, down, hidden, logs, pull, push, quickstart, reload, run, status,
+    build, captures, completions, config, demo, doctor, down, hidden, inspect, logs, pull, push, quickstart, reload,
+    run, status,
 };
 use crate::harness::Kind;
 use crate::ui::Format;
@@ -44,6 +45,7 @@ pub enum Command {
     Config(config::Args),
     Push(push::Args),
     Pull(pull::Args),
+    Inspect(inspect::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
     Down(down::Args),
@@ -66,6 +68,7 @@ impl Command {
             Self::Config(args) => args.name(),
             Self::Push(_) => "push",
             Self::Pull(_) => "pull",
+            Self::Inspect(_) => "inspect",
             Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
             Self::Down(_) => "down",

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod export;
 pub mod filter_config;
 pub mod harness;
+pub mod inspection;
 pub mod instance;
 pub mod logs;
 pub mod oci;

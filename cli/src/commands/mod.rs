@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod down;
 pub mod hidden;
+pub mod inspect;
 pub mod logs;
 pub mod pull;
 pub mod push;
@@ -54,6 +55,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Captures(args) => block_on(captures::run(args, &context)),
         Command::Push(args) => block_on(push::run(args, &context)),
         Command::Pull(args) => block_on(pull::run(args, &context)),
+        Command::Inspect(args) => block_on(inspect::run(args, &context)),
         Command::Doctor(args) => block_on(doctor::run(args, &context)),
         Command::Demo(args) => block_on(demo::run(args, &context)),
         Command::Down(args) => block_on(down::run(args, &context)),
