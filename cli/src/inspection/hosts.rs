@@ -74,7 +74,7 @@ pub struct Rule {
 /// The embedded host, Envoys and Istio's releases. `image_refused`: the rule by
 /// which Istio refuses the image that the module came in.
 pub fn loads_in(module: &Module, wasm: &[u8], image_refused: Option<&Rule>, cache: &Path) -> Vec<LoadsIn> {
-    let mut all = vec![embedded(wasm, cache)];
+    let mut all = vec![embedded(module, wasm, cache)];
     let verdicts: Vec<(&Envoy, Option<Rule>)> = ENVOYS.iter().map(|envoy| (envoy, by_envoy(module, envoy))).collect();
     for (envoy, rule) in &verdicts {
         all.push(verdict("envoy", envoy.version, rule.clone(), envoy.source));
@@ -99,9 +99,14 @@ fn verdict(host: &'static str, version: &str, rule: Option<Rule>, source: &str) 
 }
 
 /// This program itself: it tries.
-fn embedded(wasm: &[u8], cache: &Path) -> LoadsIn {
+fn embedded(module: &Module, wasm: &[u8], cache: &Path) -> LoadsIn {
     let refused = match spctl_host::check(wasm, Some(cache)) {
-        Ok(_) => None,
+        Ok(_) => too_much_memory(module).map(|rule| rule.why),
+        // V8 has more of WebAssembly than is compiled in here.
+        Err(LoadError::Corrupt(_)) if !module.proposals.is_empty() => Some(format!(
+            "it needs WebAssembly's {}, and the embedded host lacks some of that",
+            module.proposals.join(", ")
+        )),
         Err(error @ LoadError::NetworkPlugin { .. }) => Some(format!("{error}; the embedded host runs HTTP filters")),
         Err(error) => Some(error.to_string()),
     };
@@ -145,20 +150,27 @@ fn by_envoy(module: &Module, envoy: &Envoy) -> Option<Rule> {
             return rule(format!("Bad function signature for: {name}, which is {signature} and not {wanted}"), V8_CC);
         }
     }
-    let exports = |name: &str| module.exports.iter().any(|export| export.name == name && export.kind == "function");
-    if !exports("malloc") && !exports("proxy_on_memory_allocate") {
-        return rule(
-            "Wasm module is missing malloc function: no `malloc`, no `proxy_on_memory_allocate`".into(),
-            WASM_CC,
-        );
+    let function = |name: &str| module.exports.iter().find(|export| export.name == name && export.kind == "function");
+    match function("malloc").or_else(|| function("proxy_on_memory_allocate")) {
+        None => {
+            let why = "Wasm module is missing malloc function: no `malloc`, no `proxy_on_memory_allocate`";
+            return rule(why.into(), WASM_CC);
+        }
+        Some(export) if export.signature.as_deref() != Some("(i32) -> (i32)") => {
+            let signature = export.signature.as_deref().unwrap_or_default();
+            return rule(format!("Bad function signature for: {}, which is {signature}", export.name), V8_CC);
+        }
+        Some(_) => {}
     }
-    if let Some(memory) = module.memories.iter().find(|memory| memory.initial > MEMORY_MAX) {
-        return rule(
-            format!("its memory begins with {} bytes; a VM has {MEMORY_MAX} at most", memory.initial),
-            "proxy-wasm-cpp-host include/proxy-wasm/limits.h",
-        );
-    }
-    None
+    too_much_memory(module)
+}
+
+fn too_much_memory(module: &Module) -> Option<Rule> {
+    let memory = module.memories.iter().find(|memory| memory.initial > MEMORY_MAX)?;
+    Some(Rule {
+        why: format!("its memory begins with {} bytes; a VM has {MEMORY_MAX} at most", memory.initial),
+        source: "proxy-wasm-cpp-host include/proxy-wasm/limits.h".into(),
+    })
 }
 
 fn known_abi(version: &str) -> Option<Abi> {

@@ -69,7 +69,8 @@ pub fn maker(module: &Module, wasm: &[u8]) -> Maker {
             root_ids: None,
         };
     }
-    let cpp = produced("language", "C_plus_plus").is_some() || named("_ZN") || holds(wasm, b"St9exception");
+    let cpp =
+        produced("language", "C_plus_plus").is_some() || named("_ZN") || named("::") || holds(wasm, b"St9exception");
     let c = produced("language", "C").is_some();
     let clang = produced("processed-by", "clang").or_else(|| produced("processed-by", "Debian clang"));
     if cpp || c || clang.is_some() {
@@ -78,7 +79,16 @@ pub fn maker(module: &Module, wasm: &[u8]) -> Maker {
         let sdk = holds(wasm, b"11RootContext") || named("RootContext") || named("ContextBase");
         return Maker {
             sdk: sdk.then_some(Sdk { name: "proxy-wasm-cpp-sdk", version: None }),
-            language: Some(if cpp || sdk { "C++" } else { "C" }.into()),
+            language: Some(
+                if cpp || sdk {
+                    "C++"
+                } else if c {
+                    "C"
+                } else {
+                    "C or C++"
+                }
+                .into(),
+            ),
             compiler: clang.map(|clang| if emscripten { format!("Emscripten, {clang}") } else { clang }),
             root_ids: None,
         };

@@ -21,6 +21,7 @@ mod docker_build;
 mod docs;
 mod doctor;
 mod hostile;
+mod inspect;
 mod interop;
 mod labs;
 mod logs;

@@ -139,6 +139,16 @@ pub fn image() -> Option<String> {
     image
 }
 
+/// A tool that CI must have and a laptop may lack.
+pub fn tool(variable: &str, what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
+    assert!(path.is_some() || std::env::var_os("CI").is_none(), "CI needs {what} ({variable})");
+    if path.is_none() {
+        eprintln!("SKIPPED: this needs {what}; {variable} names one");
+    }
+    path
+}
+
 /// Every real Envoy to compare with: the one above, then those that
 /// `SPCTL_TEST_ENVOYS` lists as `PATH` lists directories.
 pub fn envoys() -> Vec<PathBuf> {
