@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::adapters::registry::Transport;
 use crate::commands::{
-    build, captures, completions, config, demo, doctor, down, hidden, inspect, logs, pull, push, quickstart, reload,
-    run, status,
+    build, captures, completions, config, demo, doctor, down, hidden, inspect, login, logout, logs, pull, push,
+    quickstart, reload, run, status,
 };
 use crate::harness::Kind;
 use crate::ui::Format;
@@ -46,6 +46,8 @@ pub enum Command {
     Push(push::Args),
     Pull(pull::Args),
     Inspect(inspect::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
     Down(down::Args),
@@ -69,6 +71,8 @@ impl Command {
             Self::Push(_) => "push",
             Self::Pull(_) => "pull",
             Self::Inspect(_) => "inspect",
+            Self::Login(_) => "login",
+            Self::Logout(_) => "logout",
             Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
             Self::Down(_) => "down",

@@ -10,6 +10,8 @@ pub mod doctor;
 pub mod down;
 pub mod hidden;
 pub mod inspect;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod pull;
 pub mod push;
@@ -23,10 +25,13 @@ use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::adapters::registry::{Access, Registry, Transport};
 use crate::args::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::harness::{Kind, Module, prepare_image};
-use crate::instance::{CAPTURE, Spec};
+use crate::instance::{CAPTURE, PluginSource, Spec};
+use crate::oci;
+use crate::reference::Reference;
 use crate::state::Home;
 use crate::ui::{Output, Progress};
 use crate::{builder, bundle};
@@ -38,11 +43,13 @@ pub struct Context<'a> {
 }
 
 pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
-    // Neither needs a state directory.
+    // None of these needs a state directory.
     match cli.command {
         Command::Completions(args) => return completions::run(&args, output),
         Command::Build(args) => return block_on(build::run(&args, output)),
         Command::Config(args) => return config::run(args, output),
+        Command::Login(args) => return login::run(&args, output),
+        Command::Logout(args) => return logout::run(&args, output),
         _ => {}
     }
     let context = Context { output, home: Home::locate()? };
@@ -61,6 +68,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Down(args) => block_on(down::run(args, &context)),
         Command::Instance(args) => hidden::run(&args, &context),
         Command::Completions(_) | Command::Build(_) | Command::Config(_) => Ok(()),
+        Command::Login(_) | Command::Logout(_) => Ok(()),
     }
 }
 
@@ -76,6 +84,24 @@ async fn fetch(spec: &Spec, progress: &Progress) -> Result<()> {
         progress.detail(&format!("pulling {image}: {} of {} MB", done / 1_000_000, total / 1_000_000));
     })
     .await
+}
+
+/// Pulls a plugin to run, and keeps it where the instance reads it.
+async fn image(reference: &Reference, transport: &Transport, context: &Context<'_>) -> Result<PluginSource> {
+    let progress = context.output.progress();
+    progress.step(&format!("pulling {reference}"));
+    let registry = Registry::connect(reference, transport, Access::Pull).await?;
+    let pulled = oci::pull(&registry, reference, &|what| progress.detail(what)).await?;
+    drop(progress);
+    registry.warning.into_iter().chain(pulled.remarks).for_each(|warning| context.output.warn(warning));
+    for refusal in &pulled.refused {
+        context.output.warn(format!(
+            "{reference} runs here, and {} would refuse it: {}; `spctl pull {reference}` says how to repair it",
+            refusal.by, refusal.rule
+        ));
+    }
+    let module = oci::keep(&pulled.module, &context.home.cache())?;
+    Ok(PluginSource::Image { reference: reference.to_string(), image_digest: pulled.image_digest, module })
 }
 
 /// A module that is a file, or built from a directory, or carried in this

@@ -27,6 +27,7 @@ mod labs;
 mod logs;
 mod own_bootstrap;
 mod quickstart;
+mod registry;
 mod reload;
 mod remote_code;
 mod scenarios;
