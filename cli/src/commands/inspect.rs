@@ -124,14 +124,19 @@ async fn load(args: &Args, context: &Context<'_>) -> Result<(String, Module, Opt
     let progress = context.output.progress();
     progress.step(&format!("pulling {reference}"));
     let registry = Registry::connect(&reference, &args.registry.transport(), Access::Pull).await?;
-    registry.warning.iter().for_each(|warning| context.output.warn(warning.as_str()));
+    registry.warnings.iter().for_each(|warning| context.output.warn(warning.as_str()));
     let pulled = oci::pull(&registry, &reference, &|what| progress.detail(what)).await?;
     pulled.remarks.iter().for_each(|remark| context.output.warn(remark.as_str()));
+    let realm = registry.refused_by_istio.map(|rule| Refusal {
+        by: "Istio",
+        rule,
+        source: "istio/istio pkg/wasm/imagefetcher.go",
+    });
     let image = Image {
         reference: pulled.reference.to_string(),
         image_digest: pulled.image_digest,
         layout: pulled.shape.name(),
-        refused: pulled.refused,
+        refused: pulled.refused.into_iter().chain(realm).collect(),
         annotations: pulled.annotations,
     };
     Ok((reference.to_string(), pulled.module, Some(image)))

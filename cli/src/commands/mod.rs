@@ -93,7 +93,7 @@ async fn image(reference: &Reference, transport: &Transport, context: &Context<'
     let registry = Registry::connect(reference, transport, Access::Pull).await?;
     let pulled = oci::pull(&registry, reference, &|what| progress.detail(what)).await?;
     drop(progress);
-    registry.warning.into_iter().chain(pulled.remarks).for_each(|warning| context.output.warn(warning));
+    registry.warnings.into_iter().chain(pulled.remarks).for_each(|warning| context.output.warn(warning));
     for refusal in &pulled.refused {
         context.output.warn(format!(
             "{reference} runs here, and {} would refuse it: {}; `spctl pull {reference}` says how to repair it",

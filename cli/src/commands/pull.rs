@@ -55,7 +55,7 @@ async fn pull(args: Args, context: &Context<'_>) -> Result<()> {
     let progress = output.progress();
     progress.step(&format!("pulling {reference}"));
     let registry = Registry::connect(&reference, &args.registry.transport(), Access::Pull).await?;
-    registry.warning.iter().for_each(|warning| output.warn(warning.as_str()));
+    registry.warnings.iter().for_each(|warning| output.warn(warning.as_str()));
     let pulled = oci::pull(&registry, &reference, &|what| progress.detail(what)).await?;
     drop(progress);
     write(&path, &pulled.module.bytes, args.to.is_some())?;

@@ -123,7 +123,7 @@ async fn push(args: Args, context: &Context<'_>) -> Result<()> {
     if !args.dry_run {
         progress.step(&format!("connecting to {}", reference.registry));
         let registry = Registry::connect(&reference, &args.registry.transport(), Access::Push).await?;
-        registry.warning.iter().for_each(|warning| output.warn(warning.as_str()));
+        registry.warnings.iter().for_each(|warning| output.warn(warning.as_str()));
         let (step, detail) = (|what: &str| progress.step(what), |what: &str| progress.detail(what));
         let mount = args.mount_from.as_deref();
         let done = oci::push(&registry, &tags, &artifact, &module, mount, &step, &detail).await?;

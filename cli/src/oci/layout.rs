@@ -145,6 +145,10 @@ pub fn build(layout: Layout, module: &Module, annotations: &BTreeMap<String, Str
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": [digest(&tar)]},
         });
+        if layout == Layout::Docker {
+            // Its manifests have no annotations: labels are Docker's own way.
+            config["config"] = json!({"Labels": annotations});
+        }
         if let (Some(created), Value::Object(config)) = (created, &mut config) {
             config.insert("created".into(), created.clone().into());
         }
@@ -157,7 +161,6 @@ pub fn build(layout: Layout, module: &Module, annotations: &BTreeMap<String, Str
         "config": describe(config_type, &config),
         "layers": layers.iter().map(|(media_type, blob)| describe(media_type, blob)).collect::<Vec<_>>(),
     });
-    // Docker's manifests have no annotations.
     if let (false, Value::Object(manifest)) = (layout == Layout::Docker, &mut manifest) {
         manifest.insert("annotations".into(), json!(annotations));
     }

@@ -1,6 +1,7 @@
 //! OCI registries: manifests and blobs, there and back, as whoever is logged
 //! in. The only module that names the OCI client and the HTTP library under it.
 
+mod challenge;
 mod credentials;
 mod failure;
 mod login;
@@ -21,6 +22,7 @@ use oras::secrets::RegistryAuth;
 use oras::{Client, RegistryOperation};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use crate::error::{Error, RegistryProblem, Result};
 use crate::reference::{Reference, is_digest};
@@ -49,10 +51,15 @@ pub struct Registry {
     http: reqwest::Client,
     scheme: &'static str,
     credential: Credential,
-    /// Of a registry with token authentication, for pulls.
-    token: Option<String>,
-    /// Why a login that seems to be there was not used.
-    pub warning: Option<String>,
+    access: Access,
+    /// What it answers strangers.
+    challenge: String,
+    /// Of a registry with token authentication; they last for minutes.
+    token: Mutex<Option<String>>,
+    /// Why Istio takes nothing from this registry, whatever the image.
+    pub refused_by_istio: Option<String>,
+    /// That, and why a login that seems to be there was not used.
+    pub warnings: Vec<String>,
 }
 
 /// A manifest as it came, its digest verified.
@@ -75,8 +82,9 @@ impl Registry {
     /// Finds out how the registry is spoken to and who we are to it.
     pub async fn connect(reference: &Reference, transport: &Transport, access: Access) -> Result<Self> {
         let found = credentials::find(reference)?;
-        let registry = Self::connect_as(reference, transport, access, found.credential).await?;
-        Ok(Self { warning: found.warning, ..registry })
+        let mut registry = Self::connect_as(reference, transport, access, found.credential).await?;
+        registry.warnings.extend(found.warning);
+        Ok(registry)
     }
 
     async fn connect_as(
@@ -87,58 +95,65 @@ impl Registry {
     ) -> Result<Self> {
         let fail = |failure: Failure| failure.into_error(reference);
         let spoken = transport.of(reference).await.map_err(fail)?;
-        let operation = match access {
-            Access::Pull => RegistryOperation::Pull,
-            Access::Push => RegistryOperation::Push,
-        };
         let mut registry = Self {
             reference: reference.clone(),
             client: Client::try_from(spoken.client).map_err(|e| fail(e.into()))?,
             http: spoken.http,
             scheme: spoken.scheme,
             credential,
-            token: None,
-            warning: None,
+            access,
+            challenge: String::new(),
+            token: Mutex::default(),
+            refused_by_istio: None,
+            warnings: Vec::new(),
         };
-        let auth = registry.auth(operation).await.map_err(fail)?;
-        let image = registry.image(reference.wanted());
         // A registry that is away is not waited for: the address may be wrong.
-        registry.token = retry::unless_refused(|| async {
-            let token = registry.client.auth(&image, &auth, operation).await?;
-            match token {
-                Some(token) if !token.bytes().all(|b| (0x21..=0x7e).contains(&b)) => {
-                    Err(Failure::new(RegistryProblem::Protocol, "its token holds characters that no header may"))
-                }
-                other => Ok(other),
-            }
-        })
-        .await
-        .map_err(fail)?;
+        let ping = format!("{}://{}/v2/", registry.scheme, registry.image("latest").resolve_registry());
+        registry.challenge = retry::unless_refused(|| challenge::ask(&registry.http, &ping)).await.map_err(fail)?;
+        registry.refused_by_istio = challenge::refused_by_istio(&registry.challenge);
+        registry.warnings.extend(registry.refused_by_istio.clone());
+        let token = retry::unless_refused(|| registry.authorize()).await.map_err(fail)?;
+        registry.token = Mutex::new(token);
         Ok(registry)
+    }
+
+    /// A token, where the registry wants one.
+    async fn authorize(&self) -> Result<Option<String>, Failure> {
+        let (operation, rights) = match self.access {
+            Access::Pull => (RegistryOperation::Pull, "pull"),
+            Access::Push => (RegistryOperation::Push, "pull,push"),
+        };
+        let auth = match &self.credential {
+            Credential::Anonymous => RegistryAuth::Anonymous,
+            Credential::Basic { username, password } => RegistryAuth::Basic(username.clone(), password.clone()),
+            Credential::Bearer(token) => RegistryAuth::Bearer(token.clone()),
+            Credential::Identity(token) => {
+                let scope = format!("repository:{}:{rights}", self.reference.repository);
+                RegistryAuth::Bearer(challenge::exchange(&self.http, &self.challenge, &scope, token).await?)
+            }
+        };
+        let token = self.client.auth(&self.image(self.reference.wanted()), &auth, operation).await?;
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|b| (0x21..=0x7e).contains(&b))) {
+            return Err(Failure::new(RegistryProblem::Protocol, "its token holds characters that no header may"));
+        }
+        Ok(token)
     }
 
     /// A manifest by tag or digest, of at most `limit` bytes.
     pub async fn manifest(&self, wanted: &str, accept: &[&str], limit: u64) -> Result<Fetched> {
         let url = self.url(&format!("manifests/{wanted}"));
         let ask = || async {
-            let mut request = self.http.get(&url).header(ACCEPT, accept.join(", "));
-            request = match (&self.token, &self.credential) {
-                (Some(token), _) => request.bearer_auth(token),
-                (None, Credential::Basic { username, password }) => request.basic_auth(username, Some(password)),
-                _ => request,
-            };
-            let response = request.send().await?;
-            let status = response.status();
-            let header =
-                |name| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-            let (content_type, retry_after) = (header(CONTENT_TYPE), header(RETRY_AFTER));
-            let most = if status.is_success() { limit } else { ERROR_BODY_MAX };
-            let body = bounded(response, most).await;
-            if !status.is_success() {
-                let body = body.unwrap_or_default();
-                return Err(Failure::of_status(status.as_u16(), &body).after(retry_after.parse().ok()));
+            let token = self.token.lock().await.clone();
+            match self.get(&url, accept, limit, token.as_deref()).await {
+                // It may have run out meanwhile.
+                Err(failure) if failure.problem == RegistryProblem::Unauthorized && token.is_some() => {
+                    let fresh = self.authorize().await?;
+                    let answer = self.get(&url, accept, limit, fresh.as_deref()).await;
+                    *self.token.lock().await = fresh;
+                    answer
+                }
+                other => other,
             }
-            Ok((body?, content_type))
         };
         let (bytes, content_type) = retry::retried(ask).await.map_err(|f| f.into_error(&self.reference))?;
         let digest = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
@@ -148,6 +163,32 @@ impl Registry {
         }
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
         Ok(Fetched { bytes, digest, content_type })
+    }
+
+    /// The body of an answer and its type.
+    async fn get(
+        &self,
+        url: &str,
+        accept: &[&str],
+        limit: u64,
+        token: Option<&str>,
+    ) -> Result<(Bytes, String), Failure> {
+        let request = self.http.get(url).header(ACCEPT, accept.join(", "));
+        let request = match (token, &self.credential) {
+            (Some(token), _) => request.bearer_auth(token),
+            (None, Credential::Basic { username, password }) => request.basic_auth(username, Some(password)),
+            _ => request,
+        };
+        let response = request.send().await?;
+        let status = response.status();
+        let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let (content_type, retry_after) = (header(CONTENT_TYPE), header(RETRY_AFTER));
+        let body = bounded(response, if status.is_success() { limit } else { ERROR_BODY_MAX }).await;
+        if !status.is_success() {
+            let body = body.unwrap_or_default();
+            return Err(Failure::of_status(status.as_u16(), &body).after(retry_after.parse().ok()));
+        }
+        Ok((body?, content_type))
     }
 
     /// A blob, which must have this digest and, where the manifest says one, this size.
@@ -247,23 +288,6 @@ impl Registry {
     fn url(&self, path: &str) -> String {
         let image = self.image("latest");
         format!("{}://{}/v2/{}/{path}", self.scheme, image.resolve_registry(), self.reference.repository)
-    }
-
-    async fn auth(&self, operation: RegistryOperation) -> Result<RegistryAuth, Failure> {
-        Ok(match &self.credential {
-            Credential::Anonymous => RegistryAuth::Anonymous,
-            Credential::Basic { username, password } => RegistryAuth::Basic(username.clone(), password.clone()),
-            Credential::Bearer(token) => RegistryAuth::Bearer(token.clone()),
-            Credential::Identity(token) => {
-                let rights = if operation == RegistryOperation::Push { "pull,push" } else { "pull" };
-                let scope = format!("repository:{}:{rights}", self.reference.repository);
-                RegistryAuth::Bearer(transport::exchange(&self.http, &self.url_of_ping(), &scope, token).await?)
-            }
-        })
-    }
-
-    fn url_of_ping(&self) -> String {
-        format!("{}://{}/v2/", self.scheme, self.image("latest").resolve_registry())
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oras::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -131,50 +130,6 @@ impl Proxies {
     }
 }
 
-/// An identity token (what `docker login` stores for some registries) for an
-/// access token: distribution's OAuth2 token endpoint.
-pub(super) async fn exchange(
-    http: &reqwest::Client,
-    ping: &str,
-    scope: &str,
-    identity: &str,
-) -> Result<String, Failure> {
-    #[derive(Deserialize)]
-    struct Granted {
-        access_token: String,
-    }
-    let response = http.get(ping).send().await?;
-    let challenge =
-        response.headers().get("www-authenticate").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let Some(realm) = parameter(&challenge, "realm") else {
-        return Err(Failure::new(RegistryProblem::Protocol, "it names no place where its identity token is taken"));
-    };
-    let service = parameter(&challenge, "service").unwrap_or_default();
-    let form: String = form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "refresh_token")
-        .append_pair("client_id", "spctl")
-        .append_pair("service", &service)
-        .append_pair("scope", scope)
-        .append_pair("refresh_token", identity)
-        .finish();
-    let response =
-        http.post(realm).header("content-type", "application/x-www-form-urlencoded").body(form).send().await?;
-    let status = response.status();
-    let body = super::bounded(response, super::ERROR_BODY_MAX).await?;
-    if !status.is_success() {
-        return Err(Failure::of_status(status.as_u16(), &body));
-    }
-    let granted: Granted = serde_json::from_slice(&body)
-        .map_err(|e| Failure::new(RegistryProblem::Protocol, format!("its token cannot be read: {e}")))?;
-    Ok(granted.access_token)
-}
-
-/// A parameter of a `WWW-Authenticate: Bearer` challenge.
-fn parameter(challenge: &str, name: &str) -> Option<String> {
-    let rest = challenge.split_once(&format!("{name}=\""))?.1;
-    Some(rest.split_once('"')?.0.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,13 +145,5 @@ mod tests {
         assert_eq!((near.https.as_deref(), near.http), (Some("http://p:1"), None));
         assert_eq!(near.none, "corp.example,127.0.0.1");
         assert_eq!(Proxies::of(&Reference::parse("r.io/p").unwrap(), set).none, "corp.example");
-    }
-
-    #[test]
-    fn challenges_tell_realm_and_service() {
-        let challenge = r#"Bearer realm="https://auth.r.io/token",service="r.io",scope="x""#;
-        assert_eq!(parameter(challenge, "realm").as_deref(), Some("https://auth.r.io/token"));
-        assert_eq!(parameter(challenge, "service").as_deref(), Some("r.io"));
-        assert_eq!(parameter("Basic", "realm"), None);
     }
 }

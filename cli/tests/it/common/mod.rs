@@ -32,6 +32,8 @@ impl Spctl {
             .current_dir(self.home.path())
             .env("SPCTL_HOME", self.home.path().join("state"))
             .env("NO_COLOR", "1")
+            // Nobody's logins.
+            .env("REGISTRY_AUTH_FILE", self.home.path().join("no-logins.json"))
             // Tests run side by side: no well-known port.
             .env("SPCTL_LISTEN", "127.0.0.1:0");
         for name in ["SPCTL_ENVOY", "SPCTL_NAME", "SPCTL_HARNESS", "SPCTL_OUTPUT", "SPCTL_UPSTREAM", "SPCTL_BACKEND"] {

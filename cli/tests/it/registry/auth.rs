@@ -22,19 +22,19 @@ use crate::common::{self, Ended, Spctl, tool};
 const USER: &str = "ada";
 const PASSWORD: &str = "s3cret-pass";
 
-/// A registry that wants USER's PASSWORD. Istio 1.31 refuses a realm that is no URL,
-/// of basic authentication too ("rejected unsafe bearer realm").
+/// A registry that wants USER's PASSWORD.
 fn with_htpasswd() -> Option<Server> {
+    with_realm("https://registry.test/")
+}
+
+fn with_realm(realm: &str) -> Option<Server> {
     let htpasswd = tool("SPCTL_TEST_HTPASSWD", "htpasswd")?;
     let dir = std::env::temp_dir().join(format!("spctl-htpasswd-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("htpasswd");
     let made = Command::new(htpasswd).args(["-Bbn", USER, PASSWORD]).output().unwrap();
     std::fs::write(&file, made.stdout).unwrap();
-    Server::start_with(
-        "",
-        &format!("auth: {{htpasswd: {{realm: \"https://registry.test/\", path: {}}}}}", file.display()),
-    )
+    Server::start_with("", &format!("auth: {{htpasswd: {{realm: \"{realm}\", path: {}}}}}", file.display()))
 }
 
 /// spctl with files of its own for everything that holds logins.
@@ -142,6 +142,37 @@ fn basic_authentication_with_logins_from_everywhere() {
     let damaged = run(&spctl, &pull, &[], "");
     refused(&damaged, "registry_credentials");
     assert!(damaged.stdout.contains("docker/config.json"), "{}", damaged.stdout);
+}
+
+/// Istio's guard looks at the realm of basic authentication too.
+#[test]
+fn a_realm_that_istio_refuses_is_warned_of() {
+    for (realm, refused) in [("Registry Realm", true), ("https://registry.test/", false)] {
+        let Some(server) = with_realm(realm) else { return };
+        let spctl = Spctl::new();
+        let module = plugin(&spctl, 15, 100);
+        let image = server.image("auth/p:1");
+        let login = [("SPCTL_REGISTRY_USERNAME", USER), ("SPCTL_REGISTRY_PASSWORD", PASSWORD)];
+        let push = ["push", &image, "--plugin", module.to_str().unwrap(), "-o", "json"];
+        let pushed: Value = serde_json::from_str(&done(&run(&spctl, &push, &login, ""))).unwrap();
+        let warnings = pushed["warnings"].as_array().unwrap();
+        assert_eq!(
+            warnings.iter().any(|w| w.as_str().unwrap().contains("unsafe bearer realm")),
+            refused,
+            "{warnings:?}"
+        );
+        let inspected: Value =
+            serde_json::from_str(&done(&run(&spctl, &["inspect", &image, "-o", "json"], &login, ""))).unwrap();
+        for host in inspected["data"]["loads_in"].as_array().unwrap() {
+            assert_eq!(host["ok"], !(refused && host["host"] == "istio"), "{host}");
+        }
+        let auth = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let secret = json!({"auths": {server.address.to_string(): {"auth": auth}}}).to_string();
+        if let Some(istio) = istio_loads_with(&image, &[("DOCKER_CONFIG_JSON", &secret)]) {
+            assert_eq!(istio["ok"], !refused, "{realm}: {istio}");
+            assert_eq!(istio["error"].to_string().contains("rejected unsafe bearer realm"), refused, "{istio}");
+        }
+    }
 }
 
 #[test]

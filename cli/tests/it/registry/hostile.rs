@@ -43,6 +43,8 @@ enum Lie {
     BusyForLong,
     /// 503 so often.
     Down(u32),
+    /// A token that is good for one manifest.
+    ShortToken,
     /// A token that no header may hold.
     BadToken,
 }
@@ -125,23 +127,35 @@ fn endless() -> Response {
 
 async fn answer(State(mock): State<Arc<Mock>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    let at = mock.asked.fetch_add(1, Ordering::SeqCst);
+    // First words are not counted: they are said by more than one.
+    let at = mock.asked.fetch_add(u32::from(path != "/v2/"), Ordering::SeqCst);
     let error = |status: StatusCode, code: &str| {
         (status, json!({"errors": [{"code": code, "message": "said the mock"}]}).to_string()).into_response()
     };
     if path == "/v2/" {
         let realm = format!("Bearer realm=\"http://{}/token\",service=\"x\"", mock.address.get().unwrap());
         return match mock.lie {
-            Lie::BadToken => (StatusCode::UNAUTHORIZED, [("www-authenticate", realm)]).into_response(),
+            Lie::BadToken | Lie::ShortToken => {
+                (StatusCode::UNAUTHORIZED, [("www-authenticate", realm)]).into_response()
+            }
             Lie::Page => "<html>log in to the network</html>".into_response(),
             _ => "{}".into_response(),
         };
     }
     match mock.lie {
         Lie::BadToken => return json!({"token": "a\nx-evil: 1"}).to_string().into_response(),
+        Lie::ShortToken if path == "/token" => return json!({"token": format!("t{at}")}).to_string().into_response(),
+        Lie::ShortToken if path.contains("/manifests/") => {
+            let token = request.headers()["authorization"].to_str().unwrap().to_owned();
+            let given: u32 = token.strip_prefix("Bearer t").unwrap().parse().unwrap();
+            // The next request after it was given.
+            if given + 1 != at {
+                return error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+            }
+        }
         Lie::Page => return "<html>log in to the network</html>".into_response(),
         Lie::Denied => return error(StatusCode::FORBIDDEN, "DENIED"),
-        Lie::Busy(times) if at <= times => {
+        Lie::Busy(times) if at < times => {
             let mut busy = error(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS");
             busy.headers_mut().insert("retry-after", "1".parse().unwrap());
             return busy;
@@ -151,7 +165,7 @@ async fn answer(State(mock): State<Arc<Mock>>, request: Request) -> Response {
             busy.headers_mut().insert("retry-after", "3600".parse().unwrap());
             return busy;
         }
-        Lie::Down(times) if at <= times => return (StatusCode::SERVICE_UNAVAILABLE, "upstream").into_response(),
+        Lie::Down(times) if at < times => return (StatusCode::SERVICE_UNAVAILABLE, "upstream").into_response(),
         _ => {}
     }
     if path.contains("/manifests/") {
@@ -195,7 +209,7 @@ fn each_lie_is_found_out_and_nothing_is_kept() {
         (Lie::BadDigest, "registry_protocol"),
         (Lie::Denied, "registry_denied"),
         (Lie::BusyForLong, "registry_rate_limit"),
-        (Lie::Down(u32::MAX - 1), "registry_failed"),
+        (Lie::Down(u32::MAX), "registry_failed"),
         (Lie::BadToken, "registry_protocol"),
     ] {
         let image = format!("{}/p:1", mock(lie, &module));
@@ -221,6 +235,36 @@ fn what_passes_is_waited_for_as_long_as_the_registry_says() {
         spctl.data(&["pull", &image, "-f", "p.wasm"]);
         assert!(started.elapsed() >= Duration::from_millis(at_least), "{lie:?}: {:?}", started.elapsed());
     }
+}
+
+#[test]
+fn a_token_that_ran_out_is_asked_for_again() {
+    let spctl = Spctl::new();
+    let module = std::fs::read(plugin(&spctl, 34, 100)).unwrap();
+    let image = format!("{}/p", mock(Lie::ShortToken, &module));
+    let pulled = spctl.data(&["pull", &format!("{image}:1"), "-f", "p.wasm"]);
+    spctl.data(&["pull", pulled["reference"].as_str().unwrap(), "-f", "p.wasm"]);
+}
+
+/// The mock as a proxy: it answers for a registry that nobody could look up.
+#[test]
+fn proxy_variables_are_heeded() {
+    let spctl = Spctl::new();
+    let module = std::fs::read(plugin(&spctl, 35, 100)).unwrap();
+    let proxy = format!("http://{}", mock(Lie::None, &module));
+    let pull = |environment: &[(&str, &str)]| {
+        let mut pull = spctl.command(&["pull", "registry.invalid:5000/p:1", "-f", "p.wasm", "--registry-plain-http"]);
+        pull.envs(environment.iter().copied()).output().unwrap().status.code()
+    };
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        assert_eq!(pull(&[(variable, &proxy)]), Some(0), "{variable}");
+    }
+    assert_eq!(pull(&[]), Some(40));
+    assert_eq!(pull(&[("HTTP_PROXY", &proxy), ("NO_PROXY", "registry.invalid")]), Some(40));
+    // Loopback is never behind a proxy.
+    let near = format!("{}/p:1", mock(Lie::None, &module));
+    let mut pull = spctl.command(&["pull", &near, "-f", "p.wasm"]);
+    assert!(pull.env("HTTP_PROXY", "http://127.0.0.1:1").output().unwrap().status.success());
 }
 
 #[test]
