@@ -209,7 +209,9 @@ impl PluginProblem {
                 "the plugin loops: an Envoy worker would hang for good; look for an unbounded loop in its start or configure callback"
             }
             Self::Memory => "the plugin wants more memory than allowed; raise `--memory-limit` if that is meant",
-            Self::Rejected => "the proxy's own lines above say why",
+            Self::Rejected => {
+                "the proxy's own words above say why; `spctl inspect FILE` says which proxies would take it"
+            }
         }
     }
 }

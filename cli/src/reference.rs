@@ -70,12 +70,13 @@ impl Reference {
     }
 
     /// Whether the text can only be meant as a reference: it has a scheme, or
-    /// begins with what can be a registry.
+    /// begins with what can be a registry and does not end as a module's file.
     pub fn is_meant(text: &str) -> bool {
         text.starts_with("oci://")
-            || text.split_once('/').is_some_and(|(first, path)| {
-                is_registry(first) && first != "." && first != ".." && !path.is_empty() && Self::parse(text).is_ok()
-            })
+            || !text.ends_with(".wasm")
+                && text.split_once('/').is_some_and(|(first, path)| {
+                    is_registry(first) && first != "." && first != ".." && !path.is_empty() && Self::parse(text).is_ok()
+                })
     }
 
     /// What to ask the registry for: the digest where there is one.
@@ -223,7 +224,7 @@ mod tests {
         for text in ["oci://x/y", "r.io/p:1", "localhost:5000/p", "127.0.0.1:5000/a/b@sha256:00", "[::1]:5000/p"] {
             assert_eq!(Reference::is_meant(text), !text.ends_with(":00"), "{text}");
         }
-        for text in ["./p", "../p/q", "p.wasm", "dir/p.wasm", "/tmp/p.wasm", "capture", ".hidden/x"] {
+        for text in ["./p", "../p/q", "p.wasm", "dir/p.wasm", "/tmp/p.wasm", "my.dir/p.wasm", "capture", ".hidden/x"] {
             assert!(!Reference::is_meant(text), "{text}");
         }
     }

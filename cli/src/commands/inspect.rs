@@ -191,7 +191,13 @@ fn describe(name: &str, result: &InspectResult, style: Style) -> String {
 
 fn groups<'a>(items: impl Iterator<Item = (&'a str, &'a str)> + Clone, order: &[&str], text: &mut String) {
     for group in order {
-        let names: Vec<&str> = items.clone().filter(|(of, _)| of == group).map(|(_, name)| name).collect();
+        let mut names: Vec<&str> = Vec::new();
+        // The same function may be imported under two types.
+        for (_, name) in items.clone().filter(|(of, _)| of == group) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         if !names.is_empty() {
             text.push_str(&format!("  {group:<14} {}\n", names.join(" ")));
         }

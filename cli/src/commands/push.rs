@@ -8,10 +8,12 @@ use serde::Serialize;
 use super::{Context, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
-use crate::bundle;
-use crate::error::{Error, RegistryProblem, Result};
+use crate::error::{Error, PluginProblem, RegistryProblem, Result};
+use crate::harness::Module;
+use crate::inspection::{self, LoadsIn, Unreadable};
 use crate::oci::{self, Layout, Origin};
 use crate::reference::Reference;
+use crate::ui::Output;
 
 /// Push a plugin to a registry, in a layout that Istio and Envoy Gateway load.
 ///
@@ -46,6 +48,10 @@ pub struct Args {
     /// Take blobs from this repository of the same registry where it has them.
     #[arg(long, value_name = "REPOSITORY")]
     mount_from: Option<String>,
+
+    /// Push it though no Envoy that is known would load it.
+    #[arg(long)]
+    force: bool,
 
     /// Say what would be sent, with its digest; connect to nothing.
     #[arg(long)]
@@ -95,7 +101,7 @@ async fn push(args: Args, context: &Context<'_>) -> Result<()> {
     let (module, place) = super::module_to_push(args.plugin.as_deref(), &progress)?;
     let name = place.as_deref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "capture".into());
-    let abi = bundle::abi(&name, &module)?;
+    let abi = check(&name, &module, args.force, output)?;
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().filter(|value| !value.is_empty());
     let origin = match &place {
         Some(path) => oci::origin(path, epoch.as_deref())?,
@@ -141,6 +147,40 @@ async fn push(args: Args, context: &Context<'_>) -> Result<()> {
     ));
     output.note(&format!("url of a WasmPlugin: oci://{}", result.reference));
     output.result(&result, |_| format!("{}\n", result.reference))
+}
+
+/// What no Envoy loads is not pushed; what some do not is said. The ABI version.
+fn check(name: &str, module: &Module, force: bool, output: &Output) -> Result<String> {
+    let unfit = |problem, reason: String| Error::Plugin { plugin: name.to_owned(), problem, reason, log: Vec::new() };
+    let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Component => {
+            unfit(PluginProblem::NotWasm, "it is a WebAssembly component, not a core module".into())
+        }
+        Unreadable::Corrupt(reason) => unfit(PluginProblem::Corrupt, reason),
+    })?;
+    let verdicts = inspection::in_mesh(&read, &module.bytes, None);
+    let refused: Vec<&LoadsIn> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
+    let why = |verdict: &LoadsIn| verdict.why.clone().unwrap_or_default();
+    let abi = read.abi.clone();
+    match (refused.first(), abi) {
+        (None, Some(abi)) => Ok(abi),
+        (first, abi) if refused.len() == verdicts.len() && !force => {
+            let reason = first.map(|verdict| why(verdict)).unwrap_or_default();
+            let problem = match &abi {
+                None => PluginProblem::NoAbi,
+                Some(_) if reason.starts_with("missing import") => PluginProblem::UnknownImports,
+                Some(_) if reason.contains("missing malloc") => PluginProblem::MissingExport,
+                Some(_) => PluginProblem::Rejected,
+            };
+            Err(unfit(problem, format!("no Envoy loads it: {reason}")))
+        }
+        (_, abi) => {
+            for verdict in refused {
+                output.warn(format!("{} {} does not load it: {}", verdict.host, verdict.version, why(verdict)));
+            }
+            Ok(abi.unwrap_or_else(|| "none".into()))
+        }
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

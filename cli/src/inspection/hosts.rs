@@ -71,31 +71,30 @@ pub struct Rule {
     pub source: String,
 }
 
-/// The embedded host, Envoys and Istio's releases. `image_refused`: the rule by
-/// which Istio refuses the image that the module came in.
+/// The embedded host, which tries, then all of [`in_mesh`].
 pub fn loads_in(module: &Module, wasm: &[u8], image_refused: Option<&Rule>, cache: &Path) -> Vec<LoadsIn> {
     let mut all = vec![embedded(module, wasm, cache)];
-    let verdicts: Vec<(&Envoy, Option<Rule>)> = ENVOYS.iter().map(|envoy| (envoy, by_envoy(module, envoy))).collect();
-    for (envoy, rule) in &verdicts {
-        all.push(verdict("envoy", envoy.version, rule.clone(), envoy.source));
-    }
-    for (envoy, rule) in verdicts {
-        let Some(istio) = envoy.istio else { continue };
-        let rule = image_refused.cloned().or_else(|| by_agent(wasm)).or(rule);
-        all.push(verdict("istio", istio, rule, &format!("its proxy is Envoy {}; {}", envoy.version, envoy.source)));
-    }
+    all.extend(in_mesh(module, wasm, image_refused));
     all
 }
 
-fn verdict(host: &'static str, version: &str, rule: Option<Rule>, source: &str) -> LoadsIn {
+/// Envoys and Istio's releases. `image_refused`: the rule by which Istio
+/// refuses the image that the module came in.
+pub fn in_mesh(module: &Module, wasm: &[u8], image_refused: Option<&Rule>) -> Vec<LoadsIn> {
+    let verdicts: Vec<(&Envoy, Option<Rule>)> = ENVOYS.iter().map(|envoy| (envoy, by_envoy(module, envoy))).collect();
+    let envoys =
+        verdicts.iter().map(|(envoy, rule)| verdict("envoy", envoy.version, rule.clone(), envoy.source.to_owned()));
+    let istios = verdicts.iter().filter_map(|(envoy, rule)| {
+        let rule = image_refused.cloned().or_else(|| by_agent(wasm)).or_else(|| rule.clone());
+        let source = format!("its proxy is Envoy {}; {}", envoy.version, envoy.source);
+        Some(verdict("istio", envoy.istio?, rule, source))
+    });
+    envoys.chain(istios).collect()
+}
+
+fn verdict(host: &'static str, version: &str, rule: Option<Rule>, source: String) -> LoadsIn {
     let (why, found) = rule.map(|rule| (rule.why, rule.source)).unzip();
-    LoadsIn {
-        host,
-        version: version.to_owned(),
-        ok: why.is_none(),
-        why,
-        source: found.unwrap_or_else(|| source.to_owned()),
-    }
+    LoadsIn { host, version: version.to_owned(), ok: why.is_none(), why, source: found.unwrap_or(source) }
 }
 
 /// This program itself: it tries.
@@ -111,7 +110,7 @@ fn embedded(module: &Module, wasm: &[u8], cache: &Path) -> LoadsIn {
         Err(error) => Some(error.to_string()),
     };
     let rule = refused.map(|why| Rule { why, source: "tried".into() });
-    verdict("embedded", env!("CARGO_PKG_VERSION"), rule, "tried")
+    verdict("embedded", env!("CARGO_PKG_VERSION"), rule, "tried".into())
 }
 
 fn by_agent(wasm: &[u8]) -> Option<Rule> {

@@ -5,6 +5,6 @@ mod hosts;
 mod maker;
 mod module;
 
-pub use hosts::{LoadsIn, Rule, loads_in};
+pub use hosts::{LoadsIn, Rule, in_mesh, loads_in};
 pub use maker::{Maker, Sdk, maker};
 pub use module::{Custom, Export, Import, Memory, Module, Unreadable, read, wat};

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn no_prefix_of_a_layer_gives_half_a_module() {
-        let module: Vec<u8> = (0..3000u32).map(|n| (n * n >> 3) as u8).collect();
+        let module: Vec<u8> = (0..3000u32).map(|n| ((n * n) >> 3) as u8).collect();
         let layer = compress(&pack(&module));
         let whole = |end: usize| plugin(&layer[..end], Packing::Gzip).map(|found| assert!(found == module, "{end}"));
         let enough = (0..layer.len()).filter(|end| whole(*end).is_ok()).count();

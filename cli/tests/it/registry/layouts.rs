@@ -140,18 +140,57 @@ fn what_no_mesh_would_load_is_not_pushed() {
         let error = spctl.error(&["push", &server.image("bad/p:1"), "--plugin", path.to_str().unwrap()]);
         assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some(code), Some(11)), "{error}");
     }
-    let large = spctl.home.path().join("large.wasm");
-    let file = std::fs::File::create(&large).unwrap();
-    std::io::Write::write_all(&mut &file, b"\0asm\x01\0\0\0proxy_abi_version_0_2_1").unwrap();
+    let odd = |import: &str| {
+        let text = format!(
+            "(module {import} (memory (export \"memory\") 1) (func (export \"proxy_abi_version_0_2_1\"))
+              (func (export \"malloc\") (param i32) (result i32) i32.const 1024))"
+        );
+        spctl.file("odd.wasm", wat::parse_str(text).unwrap())
+    };
+    let unknown = odd("(import \"env\" \"nothing_like_it\" (func))");
+    let push = ["push", &server.image("bad/p:1"), "--plugin", unknown.to_str().unwrap()];
+    let error = spctl.error(&push);
+    assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some("plugin_unknown_imports"), Some(11)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("env.nothing_like_it"), "{error}");
+    assert_eq!(spctl.error(&["pull", &server.image("bad/p:1")])["code"], "registry_not_found");
+    spctl.data(&[&push[..], &["--force"]].concat());
+    // What some Envoys load is pushed, with a word on the others.
+    odd("(import \"wasi_snapshot_preview1\" \"clock_res_get\" (func (param i32 i32) (result i32)))");
+    let newer = spctl.run(&["push", &server.image("newer/p:1"), "--plugin", "odd.wasm"]);
+    assert_eq!(newer.code, 0, "{}", newer.stderr);
+    assert!(newer.stderr.contains("envoy 1.37 does not load it"), "{}", newer.stderr);
+    assert!(!newer.stderr.contains("envoy 1.40"), "{}", newer.stderr);
+    // A section of nothing that makes it large: the packing counts too.
     for (size, code) in [((256 << 20) - 100, "registry_too_large"), ((256 << 20) + 1, "file_unreadable")] {
-        file.set_len(size).unwrap();
-        let error = spctl.error(&["push", &server.image("bad/p:1"), "--plugin", large.to_str().unwrap()]);
+        let large = large(&spctl, size);
+        let error = spctl.error(&["push", &server.image("large/p:1"), "--plugin", large.to_str().unwrap()]);
         assert_eq!(error["code"], code, "{error}");
     }
-    assert_eq!(spctl.error(&["pull", &server.image("bad/p:1")])["code"], "registry_not_found");
+    let fits = large(&spctl, (256 << 20) - 512);
+    spctl.data(&["push", &server.image("large/p:1"), "--plugin", fits.to_str().unwrap()]);
+    if let Some(istio) = istio_loads(&server.image("large/p:1"), "") {
+        assert_eq!(istio["ok"], true, "{istio}");
+    }
     for reference in ["UPPER/p", "r.io/p:a b", "r.io/p@sha256:1", "https://r.io/p"] {
         assert_eq!(spctl.error(&["push", reference, "--dry-run"])["code"], "usage", "{reference}");
     }
+}
+
+/// A plugin of exactly so many bytes, most of them zeros in a custom section.
+fn large(spctl: &Spctl, size: u64) -> std::path::PathBuf {
+    let path = plugin(spctl, 8, 0);
+    let before = std::fs::metadata(&path).unwrap().len();
+    let mut section = vec![0];
+    // Its length in five bytes, whatever it is, and an empty name.
+    let mut length = size - before - 6;
+    for at in 0..5 {
+        section.push(u8::try_from(length & 0x7f).unwrap() | if at < 4 { 0x80 } else { 0 });
+        length >>= 7;
+    }
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, &section).unwrap();
+    file.set_len(size).unwrap();
+    path
 }
 
 #[test]
