@@ -52,7 +52,7 @@ fn build_plugin(root: &Path, out: &Path) -> Result<PathBuf, String> {
         .current_dir(root)
         .args(["-p", "spctl-plugin", "--lib", "--profile", "plugin", "--locked", "--target-dir"])
         .arg(&target_dir)
-        .env("RUSTFLAGS", toolchain::path_free_flags(root));
+        .env("RUSTFLAGS", toolchain::capture_flags(root));
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if !output.status.success() {
         return Err(format!("the capture filter did not compile: {}", String::from_utf8_lossy(&output.stderr)));

@@ -147,13 +147,18 @@ impl Toolchain {
     }
 }
 
-/// Flags that keep this machine's paths out of a module: same source and
-/// compiler, same bytes, wherever it is built.
-pub fn path_free_flags(source: &Path) -> OsString {
+/// How far the capture filter's functions are inlined. LLVM's own measure at
+/// this level, 225, makes the module 35 KB larger and saves 6 % of what it runs.
+pub const CAPTURE_INLINING: &str = "-Cllvm-args=-inline-threshold=60";
+
+/// Flags of the capture filter, which keep this machine's paths out of it: same
+/// source and compiler, same bytes, wherever it is built.
+pub fn capture_flags(source: &Path) -> OsString {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    let mut flags = OsString::from("--remap-path-prefix=");
+    let mut flags = OsString::from(CAPTURE_INLINING);
+    flags.push(" --remap-path-prefix=");
     flags.push(source);
     flags.push("=/spctl");
     if let Some(home) = cargo_home {

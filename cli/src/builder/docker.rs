@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Built, capture_source, finish, go, is_go, rust, unpackable};
 use crate::adapters::docker::{Docker, Job, JobContainer, Output, Package};
 use crate::error::{Error, Result};
-use crate::toolchain::WASM_TARGET;
+use crate::toolchain::{CAPTURE_INLINING, WASM_TARGET};
 
 /// Its value is the process that builds; `doctor` finds what a killed one left.
 pub const BUILD_LABEL: &str = "ai.softprobe.spctl.build";
@@ -65,7 +65,8 @@ pub async fn build_capture(image: &str, to: &Path, listener: &Listener<'_>) -> R
     let home = cargo_home(&docker.environment_of(image).await?);
     let mut command = cargo(WASM_TARGET);
     command.extend(["-p", "spctl-plugin", "--lib", "--profile", "plugin"].map(Into::into));
-    let flags = format!("RUSTFLAGS=--remap-path-prefix=/{SOURCE}=/spctl --remap-path-prefix={home}=/cargo");
+    let flags =
+        format!("RUSTFLAGS={CAPTURE_INLINING} --remap-path-prefix=/{SOURCE}=/spctl --remap-path-prefix={home}=/cargo");
     let recipe = Recipe {
         source: root.clone(),
         root,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::compile;
 use crate::error::{Error, Result};
-use crate::toolchain::{Toolchain, WASM_TARGET, path_free_flags};
+use crate::toolchain::{Toolchain, WASM_TARGET, capture_flags};
 
 /// The target of Rust's WASI preview 1, which needs rustup's standard library.
 const WASI_TARGET: &str = "wasm32-wasip1";
@@ -31,7 +31,7 @@ pub(super) fn build_capture(root: &Path, step: &dyn Fn(&str)) -> Result<(PathBuf
     command
         .current_dir(root)
         .args(["-p", "spctl-plugin", "--lib", "--profile", "plugin", "--message-format", "json-render-diagnostics"])
-        .env("RUSTFLAGS", path_free_flags(root));
+        .env("RUSTFLAGS", capture_flags(root));
     let messages = compile(command, root)?;
     Ok((module(&messages, root)?, format!("{} ({WASM_TARGET})", toolchain.describe())))
 }

@@ -28,7 +28,7 @@ fn entry(exchange: &Exchange, (request_end, response_start): (Option<f64>, Optio
     let total = summary.duration_ms;
     let send = request_end.unwrap_or(0.0).clamp(0.0, total);
     let wait_until = response_start.unwrap_or(total).clamp(send, total);
-    let protocol = exchange.protocol.clone().unwrap_or_else(|| "HTTP/1.1".into());
+    let protocol = exchange.protocol.clone().unwrap_or_else(|| "unknown".into());
     let mut entry = json!({
         "startedDateTime": milliseconds(&summary.time),
         "time": total,

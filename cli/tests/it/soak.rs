@@ -3,6 +3,7 @@
 
 mod pressure;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -13,12 +14,17 @@ use crate::common::load::{self, Served};
 use crate::common::sink::{Backend, Mood, upstream};
 use crate::common::{Spctl, address, dropped, in_background, native_harnesses, runtime};
 
+/// As many as `SPCTL_SOAK_REQUESTS` says, or so many.
 const REQUESTS: u64 = 100_000;
 const WARM_UP: u64 = 20_000;
 const CONCURRENCY: usize = 32;
 /// What memory may grow by after the warm-up.
 const GROWTH_KIB: u64 = 5 * 1024;
 const ROUNDS: usize = 3;
+
+fn requests() -> u64 {
+    std::env::var("SPCTL_SOAK_REQUESTS").map_or(REQUESTS, |count| count.parse().unwrap())
+}
 
 fn drive(address: std::net::SocketAddr, first: u64, count: u64) -> Served {
     runtime().block_on(load::run(address, first, count, CONCURRENCY, Arc::new(AtomicBool::new(false))))
@@ -65,7 +71,7 @@ fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
         // memory of the VM: then what grows once must not grow again.
         while growth.len() < ROUNDS && growth.last().is_none_or(|kib| *kib >= GROWTH_KIB) {
             let before = resident(&spctl, harness);
-            let rest = REQUESTS - WARM_UP;
+            let rest = requests() - WARM_UP;
             assert_eq!(drive(proxy, sent, rest), Served { ok: rest, failed: 0 }, "{harness}");
             sent += rest;
             let status = spctl.wait_status("everything arrives", |s| settled(s, sent));
@@ -76,7 +82,7 @@ fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
         eprintln!("{harness}: memory grew by {growth:?} KiB in {sent} requests");
         assert!(growth.last().is_some_and(|kib| *kib < GROWTH_KIB), "{harness}: memory grows: {growth:?} KiB");
         // Distinct by path too, not only by id.
-        let page = spctl.data(&["captures", "list", "--url", "/load/99999"]);
+        let page = spctl.data(&["captures", "list", "--url", &format!("/load/{}", sent - 1)]);
         assert_eq!(page["exchanges"].as_array().unwrap().len(), 1);
     }
 }
@@ -123,6 +129,55 @@ fn a_failing_backend_costs_no_request_and_nothing_is_lost_silently() {
             backend.distinct_spans()
         );
         assert_eq!(counters["exported"].as_u64().unwrap() + dropped(counters), sent, "{harness}: {counters}");
+    }
+}
+
+/// `trace id, span id` of what an instance's database holds.
+fn stored_ids(spctl: &Spctl, instance: &str) -> HashSet<(Vec<u8>, Vec<u8>)> {
+    let database = rusqlite::Connection::open(spctl.instance_dir(instance).join("captures.db")).unwrap();
+    let mut ids = database.prepare("SELECT trace_id, span_id FROM exchanges").unwrap();
+    ids.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
+    /// Uploads under way when it dies may have been stored, and be dropped later.
+    const UNKNOWN: u64 = 4 * 256;
+    for harness in native_harnesses() {
+        let up = in_background(upstream());
+        let spctl = Spctl::new();
+        let backend = |listen: &str| {
+            let args = ["run", "--detach", "--name", "store", "--no-plugin", "--listen", "127.0.0.1:0"];
+            let data = spctl.data(&[&args[..], &["--backend-listen", listen]].concat());
+            data["instances"][0]["backend_url"].as_str().unwrap().to_owned()
+        };
+        let url = backend("127.0.0.1:0");
+        let (upstream, workers) = (format!("http://{up}"), ["--workers", "1"]);
+        let args = ["run", "--detach", "--harness", harness, "--upstream", &upstream, "--backend", &url];
+        let data = spctl.data(&[&args[..], &workers].concat());
+        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let sent = requests();
+        let load = std::thread::spawn(move || drive(proxy, 0, sent));
+        while spctl.status()["counters"]["captured"].as_u64() < Some(sent / 2) {
+            assert!(!load.is_finished(), "{harness}: the load ended before half of it was captured");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let record = std::fs::read(spctl.instance_dir("store").join("record.json")).unwrap();
+        let pid = serde_json::from_slice::<Value>(&record).unwrap()["pid"].as_i64().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let mut ids = stored_ids(&spctl, "store");
+        let before = ids.len();
+        assert!(before > 0, "{harness}: nothing had been stored");
+        assert_eq!(backend(url.strip_prefix("http://").unwrap()), url);
+        assert_eq!(load.join().unwrap(), Served { ok: sent, failed: 0 }, "{harness}");
+        let status = spctl.wait_status("the backend is back", |s| settled(s, sent));
+        ids.extend(stored_ids(&spctl, "store"));
+        let (stored, dropped) = (ids.len() as u64, dropped(&status["counters"]));
+        eprintln!("{harness}: {before} stored before, {stored} in all, {dropped} dropped of {sent}");
+        assert!(stored > before as u64, "{harness}: nothing was stored afterwards");
+        assert!((sent..=sent + UNKNOWN).contains(&(stored + dropped)), "{harness}: {stored} + {dropped} of {sent}");
     }
 }
 

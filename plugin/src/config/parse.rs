@@ -286,7 +286,7 @@ fn attributes(root: &Object<'_>, wire: WireKind) -> Result<Attributes> {
     // APIClarity's form has a place for both addresses.
     let peers = wire.is_apiclarity();
     let Some(names) = root.strings("attributes")? else {
-        return Ok(Attributes { protocol: true, source: peers, destination: peers, upstream: false });
+        return Ok(Attributes { protocol: false, source: peers, destination: peers, upstream: false });
     };
     let mut wanted = Attributes { protocol: false, source: false, destination: false, upstream: false };
     for (at, name) in names.iter().enumerate() {
