@@ -29,12 +29,14 @@ fn with_htpasswd() -> Option<Server> {
 
 fn with_realm(realm: &str) -> Option<Server> {
     let htpasswd = tool("SPCTL_TEST_HTPASSWD", "htpasswd")?;
-    let dir = std::env::temp_dir().join(format!("spctl-htpasswd-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let file = dir.join("htpasswd");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("htpasswd");
     let made = Command::new(htpasswd).args(["-Bbn", USER, PASSWORD]).output().unwrap();
     std::fs::write(&file, made.stdout).unwrap();
-    Server::start_with("", &format!("auth: {{htpasswd: {{realm: \"{realm}\", path: {}}}}}", file.display()))
+    let auth = format!("auth: {{htpasswd: {{realm: \"{realm}\", path: {}}}}}", file.display());
+    let mut server = Server::start_with("", &auth)?;
+    server.kept = Some(dir);
+    Some(server)
 }
 
 /// spctl with files of its own for everything that holds logins.

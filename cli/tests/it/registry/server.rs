@@ -19,6 +19,8 @@ pub struct Server {
     binary: PathBuf,
     dir: tempfile::TempDir,
     child: Option<Child>,
+    /// What its configuration names.
+    pub kept: Option<tempfile::TempDir>,
 }
 
 impl Server {
@@ -40,7 +42,7 @@ impl Server {
             storage.display()
         );
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let mut server = Self { address, binary, dir, child: None };
+        let mut server = Self { address, binary, dir, child: None, kept: None };
         server.run();
         Some(server)
     }
