@@ -49,10 +49,12 @@ fn kind(kind: Kind) -> Value {
         }
         Kind::Headers => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Kind::Object => json!({"type": "object", "additionalProperties": false, "properties": {}}),
-        Kind::Objects => json!({
-            "type": "array",
-            "items": {"type": "object", "additionalProperties": false, "properties": {}},
-        }),
+        Kind::Objects(needed) => {
+            let one = |name: &&str| json!({"required": [name], "properties": {*name: {"not": {"const": []}}}});
+            let any: Vec<Value> = needed.iter().map(one).collect();
+            let item = json!({"type": "object", "additionalProperties": false, "properties": {}, "anyOf": any});
+            json!({"type": "array", "items": item})
+        }
     }
 }
 

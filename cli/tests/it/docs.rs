@@ -40,7 +40,7 @@ fn kind(kind: Kind) -> String {
         Kind::Names => "array of names, or object with `add` and `remove`".into(),
         Kind::Headers => "object of strings".into(),
         Kind::Object => "object".into(),
-        Kind::Objects => "array of objects".into(),
+        Kind::Objects(_) => "array of objects".into(),
     }
 }
 

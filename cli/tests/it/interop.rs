@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use spctl_plugin::config::{KEYS, parse};
 
 use crate::common::{self, Spctl, address, sink, testdata, tool};
 
@@ -76,7 +77,7 @@ fn the_official_protobufs_of_python_read_both_wires_to_the_last_byte() {
             let failed = attributes["http.response.status_code"] == 503;
             assert_eq!(span["status"], if failed { 2 } else { 0 });
             let many = &attributes["http.request.header.x-many"];
-            let wanted: Value = if config == "{}" { serde_json::json!(["a", "b"]) } else { "a, b".into() };
+            let wanted: Value = if config == "{}" { json!(["a", "b"]) } else { "a, b".into() };
             assert_eq!(*many, wanted);
         }
     }
@@ -199,4 +200,55 @@ fn a_real_collector_takes_what_the_filter_sends() {
     for wanted in ["http.request.method: Str(GET)", "url.path: Str(/get)", "http.response.status_code: Int(404)"] {
         assert!(shown.contains(wanted), "{wanted}: {shown}");
     }
+}
+
+/// What may stand at any key, most of it wrong at most of them. Names in lower
+/// case: the schema has them so, the filter takes either.
+fn candidates() -> Vec<Value> {
+    let texts = ["", "x", "true", "otlp", "both", "bearer", "http://a:1/b", "ftp://a", "a(", "inbound", "info"];
+    let mut all: Vec<Value> = texts.iter().map(|text| (*text).into()).collect();
+    all.extend([json!(true), json!(0), json!(1), json!(-1), json!(1.5), json!(1000), json!(1_u64 << 60)]);
+    all.extend([json!([]), json!(["x"]), json!(["a("]), json!(["protocol"]), json!([1]), json!([{}])]);
+    all.extend([json!({}), json!({"x-a": "b"}), json!({"add": ["x"]}), json!({"add": "x"}), json!({"no_such_key": 1})]);
+    all
+}
+
+/// A document with one value at the place of a key.
+fn document(path: &str, value: Value) -> Value {
+    path.rsplit('.').fold(value, |value, part| match part.strip_suffix("[]") {
+        Some(name) => json!({name: [value]}),
+        None => json!({part: value}),
+    })
+}
+
+#[test]
+fn an_independent_validator_judges_by_the_schema_as_the_filter_does() {
+    let Some(packages) = tool("SPCTL_TEST_PYTHON", "a directory with Python's jsonschema") else { return };
+    let spctl = Spctl::new();
+    let schema = spctl.file("schema.json", spctl.run(&["config", "schema"]).stdout);
+    let documents: Vec<Value> =
+        KEYS.iter().flat_map(|key| candidates().into_iter().map(|value| document(key.path, value))).collect();
+    let lines: String = documents.iter().map(|document| format!("{document}\n")).collect();
+    let ended = Command::new("python3")
+        .arg(testdata().join("interop/validate.py"))
+        .args([schema, spctl.file("documents", lines)])
+        .env("PYTHONPATH", packages)
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let verdicts = String::from_utf8(ended.stdout).unwrap();
+    let mut agreed = [0, 0];
+    let mut differing = Vec::new();
+    for (document, verdict) in documents.iter().zip(verdicts.lines()) {
+        let parsed = parse(document.to_string().as_bytes());
+        let taken = parsed.as_ref().is_ok_and(|parsed| parsed.warnings.is_empty());
+        if taken == (verdict == "true") {
+            agreed[usize::from(taken)] += 1;
+        } else {
+            differing.push(format!("{document}: schema {verdict}, filter {:?}", parsed.map(|parsed| parsed.warnings)));
+        }
+    }
+    assert_eq!(verdicts.lines().count(), documents.len());
+    eprintln!("{} refused and {} taken by both", agreed[0], agreed[1]);
+    assert!(differing.is_empty(), "{} differ:\n{}", differing.len(), differing.join("\n"));
 }

@@ -141,6 +141,7 @@ fn stored_ids(spctl: &Spctl, instance: &str) -> HashSet<(Vec<u8>, Vec<u8>)> {
 
 #[test]
 fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
+    // Of a million, both halves fit into a database's 500 000.
     /// Uploads under way when it dies may have been stored, and be dropped later.
     const UNKNOWN: u64 = 4 * 256;
     for harness in native_harnesses() {
@@ -158,8 +159,8 @@ fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
         let proxy = address(&data["instances"][0]["proxy_url"]);
         let sent = requests();
         let load = std::thread::spawn(move || drive(proxy, 0, sent));
-        while spctl.status()["counters"]["captured"].as_u64() < Some(sent / 2) {
-            assert!(!load.is_finished(), "{harness}: the load ended before half of it was captured");
+        while spctl.status()["counters"]["captured"].as_u64() < Some(sent / 5 * 2) {
+            assert!(!load.is_finished(), "{harness}: the load ended before it was captured");
             std::thread::sleep(Duration::from_millis(20));
         }
         let record = std::fs::read(spctl.instance_dir("store").join("record.json")).unwrap();

@@ -33,7 +33,8 @@ pub enum Kind {
     /// An array of strings, or an object that edits the default.
     Names,
     Object,
-    Objects,
+    /// An array of objects, each with one of these members, not empty.
+    Objects(&'static [&'static str]),
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
@@ -107,7 +108,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("collectionRules", Kind::Object, "none", "What to capture. Without rules: everything that is not exempt."),
     key("collectionRules.http", Kind::Object, "none", "Rules for HTTP."),
-    key("collectionRules.http.server", Kind::Objects, "`[]`", "Rules for inbound requests. One match suffices."),
+    key(
+        "collectionRules.http.server",
+        Kind::Objects(&["host", "path", "paths"]),
+        "`[]`",
+        "Rules for inbound requests. One match suffices.",
+    ),
     key("collectionRules.http.server[].host", Kind::Regex, "any", "Searched in the request's host, without port."),
     key(
         "collectionRules.http.server[].path",
@@ -116,13 +122,18 @@ pub const KEYS: &[Key] = &[
         "Searched in the path without query. Anchor it with `^` and `$`.",
     ),
     key("collectionRules.http.server[].paths", Kind::Regexes, "any", "As `path`; one match suffices."),
-    key("collectionRules.http.client", Kind::Objects, "`[]`", "Rules for outbound requests. One match suffices."),
+    key(
+        "collectionRules.http.client",
+        Kind::Objects(&["host", "path", "paths"]),
+        "`[]`",
+        "Rules for outbound requests. One match suffices.",
+    ),
     key("collectionRules.http.client[].host", Kind::Regex, "any", "Searched in the destination's host, without port."),
     key("collectionRules.http.client[].path", Kind::Regex, "any", "Searched in the path without query."),
     key("collectionRules.http.client[].paths", Kind::Regexes, "any", "As `path`; one match suffices."),
     key(
         "exemptionRules",
-        Kind::Objects,
+        Kind::Objects(&["hostPatterns", "pathPatterns"]),
         "telemetry endpoints",
         "What never to capture; wins over `collectionRules`. `[]` exempts nothing.",
     ),
@@ -202,7 +213,12 @@ pub const KEYS: &[Key] = &[
         "`outbound`",
         "Requests that are asked for.",
     ),
-    key("inject.rules", Kind::Objects, "none", "Requests that are asked for; without rules all. One match suffices."),
+    key(
+        "inject.rules",
+        Kind::Objects(&["host", "path", "paths"]),
+        "none",
+        "Requests that are asked for; without rules all. One match suffices.",
+    ),
     key("inject.rules[].host", Kind::Regex, "any", "Searched in the request's host, without port."),
     key("inject.rules[].path", Kind::Regex, "any", "Searched in the path without query."),
     key("inject.rules[].paths", Kind::Regexes, "any", "As `path`; one match suffices."),

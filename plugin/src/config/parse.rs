@@ -68,7 +68,7 @@ fn read(root: &Object<'_>, warnings: &mut Vec<Warning>) -> Result<Config> {
         redact: redactor(root, warnings)?,
         inject,
         mesh: if root.choice("service_mesh")? == Some(1) { Mesh::Kuma } else { Mesh::Istio },
-        sampling: sampling(root, wire)?,
+        sampling: sampling(root, wire, warnings)?,
         limits,
         export: export(&root.object("export")?)?,
         propagation: match root.choice("propagation")? {
@@ -112,8 +112,7 @@ fn backend(root: &Object<'_>, default: &str, wire: WireKind) -> Result<Backend> 
     let path = path.trim_end_matches('/');
     let base = path.strip_suffix("/v1/traces").unwrap_or(path).to_owned();
     let authority = if port == standard { host.clone() } else { format!("{host}:{port}") };
-    let cluster = match root.string("backend_cluster")? {
-        Some("") => return Err(error("backend_cluster", "must not be empty")),
+    let cluster = match root.string("backend_cluster")?.filter(|name| !name.is_empty()) {
         Some(name) => name.to_owned(),
         // How APIClarity's deployments name it.
         None if wire.is_apiclarity() => "trace_analyzer".to_owned(),
@@ -174,10 +173,16 @@ fn nonempty(rule: Rule, path: &str, message: &str) -> Result<Rule> {
     if rule.hosts.is_empty() && rule.paths.is_empty() { Err(error(path, message)) } else { Ok(rule) }
 }
 
-fn sampling(root: &Object<'_>, wire: WireKind) -> Result<Option<Sampling>> {
+fn sampling(root: &Object<'_>, wire: WireKind, warnings: &mut Vec<Warning>) -> Result<Option<Sampling>> {
     let enabled = match root.value("trace_sampling_enabled") {
         // As its own filter had it.
-        Some(Value::String(text)) => text == "true",
+        Some(Value::String(text)) => {
+            if !matches!(text.as_str(), "true" | "false") {
+                let message = "is neither `true` nor `false`, and taken for `false`";
+                warnings.push(Warning { path: "trace_sampling_enabled".to_owned(), message: message.to_owned() });
+            }
+            text == "true"
+        }
         _ => root.bool("trace_sampling_enabled")?.unwrap_or(false),
     };
     let cluster = root.string("sampling_cluster")?.unwrap_or("trace-sampling-manager").to_owned();

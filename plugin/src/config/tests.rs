@@ -177,7 +177,7 @@ fn every_key_refuses_what_its_kind_does_not_allow() {
             }
             Kind::Texts | Kind::Regexes | Kind::Set(_) | Kind::Names => vec![json!([7]), json!("x")],
             Kind::Headers => vec![json!({"x": 7}), json!({"a b": "c"})],
-            Kind::Object | Kind::Objects => vec![json!(7)],
+            Kind::Object | Kind::Objects(_) => vec![json!(7)],
         };
         for value in wrong.into_iter().chain(matches!(key.kind, Kind::Choice(_)).then(|| json!("no such choice"))) {
             let mut document = json!(null);

@@ -7,9 +7,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use super::resident;
 use crate::common::{Spctl, address, dropped, native_harnesses};
 
+/// As many as `SPCTL_SOAK_UPLOADS` says, or so many.
 const UPLOADS: u64 = 600;
 /// Sent of each body; the rest never comes.
 const SENT: usize = 60 << 10;
+
+fn uploads() -> u64 {
+    std::env::var("SPCTL_SOAK_UPLOADS").map_or(UPLOADS, |count| count.parse().unwrap())
+}
 
 /// Reads everything and answers nothing.
 fn silent_upstream() -> SocketAddr {
@@ -37,7 +42,7 @@ fn measure(harness: &str, with: &[&str]) -> (u64, [u64; 4]) {
     let before = resident(&spctl, harness);
     let head = format!("POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 10 << 20);
     let body = vec![b'x'; SENT];
-    let streams: Vec<TcpStream> = (0..UPLOADS)
+    let streams: Vec<TcpStream> = (0..uploads())
         .map(|_| {
             let mut stream = TcpStream::connect(proxy).unwrap();
             stream.write_all(head.as_bytes()).unwrap();
@@ -45,7 +50,7 @@ fn measure(harness: &str, with: &[&str]) -> (u64, [u64; 4]) {
             stream
         })
         .collect();
-    spctl.wait_status("all are under way", |s| s["counters"]["requests"] == UPLOADS);
+    spctl.wait_status("all are under way", |s| s["counters"]["requests"] == uploads());
     std::thread::sleep(std::time::Duration::from_millis(500));
     let growth = resident(&spctl, harness).saturating_sub(before);
     drop(streams);
@@ -54,7 +59,7 @@ fn measure(harness: &str, with: &[&str]) -> (u64, [u64; 4]) {
     }
     let status = spctl.wait_status("all are accounted for", |s| {
         let counters = &s["counters"];
-        counters["captured"] == UPLOADS && counters["stored"].as_u64().unwrap() + dropped(counters) == UPLOADS
+        counters["captured"] == uploads() && counters["stored"].as_u64().unwrap() + dropped(counters) == uploads()
     });
     let counters = &status["counters"];
     let of = |name: &str| counters[name].as_u64().unwrap();
@@ -73,7 +78,7 @@ fn slow_uploads_by_the_hundred_stay_within_their_bound() {
         assert!(bounded < plain + 12 * 1024, "{harness}: {bounded} KiB against {plain} KiB");
         let [captured, stored, dropped, truncated] = counts;
         // Bodies are cut before exchanges are lost; the first few fit.
-        assert_eq!((captured, stored, dropped), (UPLOADS, UPLOADS, 0), "{harness}");
-        assert!(truncated >= UPLOADS - (1 << 20) / SENT as u64, "{harness}: {truncated}");
+        assert_eq!((captured, stored, dropped), (uploads(), uploads(), 0), "{harness}");
+        assert!(truncated >= uploads() - (1 << 20) / SENT as u64, "{harness}: {truncated}");
     }
 }
