@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::adapters::registry::Transport;
 use crate::commands::{
-    build, captures, completions, config, demo, doctor, down, hidden, logs, quickstart, reload, run, status,
+    build, captures, completions, config, demo, doctor, down, hidden, inspect, login, logout, logs, pull, push,
+    quickstart, reload, run, status,
 };
 use crate::harness::Kind;
 use crate::ui::Format;
@@ -41,6 +43,11 @@ pub enum Command {
     Logs(logs::Args),
     Captures(captures::Args),
     Config(config::Args),
+    Push(push::Args),
+    Pull(pull::Args),
+    Inspect(inspect::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
     Down(down::Args),
@@ -61,6 +68,11 @@ impl Command {
             Self::Logs(_) => "logs",
             Self::Captures(args) => args.name(),
             Self::Config(args) => args.name(),
+            Self::Push(_) => "push",
+            Self::Pull(_) => "pull",
+            Self::Inspect(_) => "inspect",
+            Self::Login(_) => "login",
+            Self::Logout(_) => "logout",
             Self::Doctor(_) => "doctor",
             Self::Demo(_) => "demo",
             Self::Down(_) => "down",
@@ -100,6 +112,24 @@ pub struct Place {
     /// Worker threads of the proxy [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
+}
+
+/// The way to registries: shared by all commands that take a reference.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RegistryArgs {
+    /// Certificates (PEM) of a private CA to trust beside the system's; Docker's and Podman's certs.d are read too.
+    #[arg(long, value_name = "FILE", env = "SPCTL_REGISTRY_CA")]
+    pub registry_ca: Option<PathBuf>,
+
+    /// Speak HTTP without TLS to the registry; on loopback that is found out.
+    #[arg(long, env = "SPCTL_REGISTRY_PLAIN_HTTP")]
+    pub registry_plain_http: bool,
+}
+
+impl RegistryArgs {
+    pub fn transport(&self) -> Transport {
+        Transport { plain_http: self.registry_plain_http, ca_file: self.registry_ca.clone() }
+    }
 }
 
 fn instance_name(text: &str) -> Result<String, String> {

@@ -1,6 +1,10 @@
 //! Every situation a user can meet: what happened, why, what to do next, and
 //! the exit code. Wording lives here; rendering lives in `ui::render`.
 
+mod registry;
+
+pub use registry::RegistryProblem;
+
 use std::path::PathBuf;
 
 use crate::bootstrap::Repair;
@@ -92,6 +96,9 @@ pub enum Error {
     Unwell { count: usize, codes: String },
     #[error("only {stored} of {expected} exchanges arrived within {seconds} s")]
     Incomplete { stored: u64, expected: u64, seconds: u64 },
+
+    #[error("`{reference}`: {}", .problem.what())]
+    Registry { reference: String, problem: RegistryProblem, causes: Vec<String> },
 
     /// An error that another spctl process met and reported in its envelope.
     #[error("{}", .0.message)]
@@ -202,7 +209,9 @@ impl PluginProblem {
                 "the plugin loops: an Envoy worker would hang for good; look for an unbounded loop in its start or configure callback"
             }
             Self::Memory => "the plugin wants more memory than allowed; raise `--memory-limit` if that is meant",
-            Self::Rejected => "the proxy's own lines above say why",
+            Self::Rejected => {
+                "the proxy's own words above say why; `spctl inspect FILE` says which proxies would take it"
+            }
         }
     }
 }
@@ -245,6 +254,7 @@ impl Error {
             Self::Demo(_) => "demo_failed",
             Self::Unwell { .. } => "unwell",
             Self::Incomplete { .. } => "captures_incomplete",
+            Self::Registry { problem, .. } => problem.code(),
             Self::Remote(report) => &report.code,
             Self::Interrupted => "interrupted",
             Self::ClosedPipe => "closed_pipe",
@@ -271,6 +281,7 @@ impl Error {
             Self::NotRunning { .. } | Self::Died { .. } => exit::NOT_RUNNING,
             Self::Harness { .. } | Self::Instance { .. } | Self::Store(_) | Self::Demo(_) => exit::HARNESS,
             Self::Protocol(_) | Self::Unwritable { .. } | Self::Io { .. } => exit::UNEXPECTED,
+            Self::Registry { .. } => exit::REGISTRY,
             Self::Remote(report) => report.exit,
             Self::Interrupted => exit::INTERRUPTED,
             Self::ClosedPipe => exit::SUCCESS,
@@ -324,6 +335,7 @@ impl Error {
             Self::Demo(_) => "see `spctl logs --all`, then `spctl down` and try again".to_owned(),
             Self::Unwell { .. } => "each finding says what to do; `spctl doctor --fix` mends what can be mended without harm".to_owned(),
             Self::Incomplete { .. } => "see the drop counters in `spctl status` and the filter's lines in `spctl logs`".to_owned(),
+            Self::Registry { problem, .. } => problem.hint().to_owned(),
             Self::Remote(report) => return report.hint.clone(),
             Self::Protocol(_) => "the instance may be of another spctl version: `spctl down`, then start it again".to_owned(),
             Self::Interrupted | Self::ClosedPipe | Self::Io { .. } => return None,
@@ -342,6 +354,7 @@ impl Error {
                 repairs.iter().map(|Repair { key, why, change }| format!("{key}: {change} ({why})")).collect()
             }
             Self::EnvoyMissing { looked_in } | Self::DockerMissing { looked_in } => looked_in.clone(),
+            Self::Registry { causes, .. } => causes.clone(),
             Self::Remote(report) => report.causes.clone(),
             other => {
                 let mut causes = Vec::new();

@@ -2,7 +2,7 @@
 //! the Softprobe capture filter inside.
 //!
 //! `main` → `commands` → `doctor` → `instance` → `harness`, `backend`, `demo`,
-//! `logs`, `export` → `bootstrap`, `adapters` and the crates `spctl-proxy` and `spctl-host`; no
+//! `logs`, `export`, `oci`, `inspection` → `bootstrap`, `adapters` and the crates `spctl-proxy` and `spctl-host`; no
 //! arrow goes back up. A test walks the sources and holds it.
 
 pub mod adapters;
@@ -19,8 +19,11 @@ pub mod exchange;
 pub mod export;
 pub mod filter_config;
 pub mod harness;
+pub mod inspection;
 pub mod instance;
 pub mod logs;
+pub mod oci;
+pub mod reference;
 pub mod settings;
 pub mod state;
 pub mod template;

@@ -61,6 +61,7 @@ impl LoadedModule {
             .into_iter()
             .find(|name| matches!(module.get_export(name), Some(ExternType::Func(_))))
             .ok_or(LoadError::NoAllocator)?;
+        check_allocator(&module, malloc)?;
         let memory = module
             .exports()
             .find_map(|export| matches!(export.ty(), ExternType::Memory(_)).then(|| export.name().to_owned()))
@@ -199,6 +200,18 @@ fn check_imports(module: &Module, link: &abi::Link<'_>) -> Result<bool, LoadErro
 fn show(ty: &FuncType) -> String {
     let list = |types: &mut dyn Iterator<Item = ValType>| types.map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
     format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
+}
+
+/// The first of the two names that is there must be right: the other does not help.
+fn check_allocator(module: &Module, name: &str) -> Result<(), LoadError> {
+    let Some(ExternType::Func(have)) = module.get_export(name) else { return Ok(()) };
+    let is_i32 = |mut types: Box<dyn Iterator<Item = ValType> + '_>| {
+        matches!(types.next(), Some(ValType::I32)) && types.next().is_none()
+    };
+    if is_i32(Box::new(have.params())) && is_i32(Box::new(have.results())) {
+        return Ok(());
+    }
+    Err(LoadError::BadSignatures(vec![format!("{name} {}", show(&have))]))
 }
 
 /// V8 refuses an export whose signature differs from the callback's.

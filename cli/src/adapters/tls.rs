@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, Error, RootCertStore};
 
 /// Whom to trust to be whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,22 @@ impl Tls {
             .with_no_client_auth();
         let name = ServerName::try_from(self.name.clone()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+}
+
+/// Whether a server speaks TLS at all, whatever its certificate.
+pub(super) async fn is_spoken(stream: TcpStream) -> bool {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map(|config| config.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+    let (Ok(config), Ok(name)) = (config, ServerName::try_from("localhost")) else { return true };
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(_) => true,
+        // Its certificate is not trusted, which is the point: it has one.
+        Err(error) => error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>())
+            .is_some_and(|error| !matches!(error, Error::InvalidMessage(_))),
     }
 }
 

@@ -9,20 +9,32 @@ pub mod demo;
 pub mod doctor;
 pub mod down;
 pub mod hidden;
+pub mod inspect;
+pub mod login;
+pub mod logout;
 pub mod logs;
+pub mod pull;
+pub mod push;
 pub mod quickstart;
 pub mod reload;
 pub mod run;
 pub mod status;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::adapters::registry::{Access, Registry, Transport};
 use crate::args::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::harness::{Kind, prepare_image};
-use crate::instance::Spec;
+use crate::harness::{Kind, Module, prepare_image};
+use crate::instance::{CAPTURE, PluginSource, Spec};
+use crate::oci;
+use crate::reference::Reference;
 use crate::state::Home;
 use crate::ui::{Output, Progress};
+use crate::{builder, bundle};
 
 /// What every command receives.
 pub struct Context<'a> {
@@ -31,11 +43,13 @@ pub struct Context<'a> {
 }
 
 pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
-    // Neither needs a state directory.
+    // None of these needs a state directory.
     match cli.command {
         Command::Completions(args) => return completions::run(&args, output),
         Command::Build(args) => return block_on(build::run(&args, output)),
         Command::Config(args) => return config::run(args, output),
+        Command::Login(args) => return login::run(&args, output),
+        Command::Logout(args) => return logout::run(&args, output),
         _ => {}
     }
     let context = Context { output, home: Home::locate()? };
@@ -46,11 +60,15 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Status(args) => block_on(status::run(args, &context)),
         Command::Logs(args) => block_on(logs::run(args, &context)),
         Command::Captures(args) => block_on(captures::run(args, &context)),
+        Command::Push(args) => block_on(push::run(args, &context)),
+        Command::Pull(args) => block_on(pull::run(args, &context)),
+        Command::Inspect(args) => block_on(inspect::run(args, &context)),
         Command::Doctor(args) => block_on(doctor::run(args, &context)),
         Command::Demo(args) => block_on(demo::run(args, &context)),
         Command::Down(args) => block_on(down::run(args, &context)),
         Command::Instance(args) => hidden::run(&args, &context),
         Command::Completions(_) | Command::Build(_) | Command::Config(_) => Ok(()),
+        Command::Login(_) | Command::Logout(_) => Ok(()),
     }
 }
 
@@ -66,6 +84,51 @@ async fn fetch(spec: &Spec, progress: &Progress) -> Result<()> {
         progress.detail(&format!("pulling {image}: {} of {} MB", done / 1_000_000, total / 1_000_000));
     })
     .await
+}
+
+/// Pulls a plugin to run, and keeps it where the instance reads it.
+async fn image(reference: &Reference, transport: &Transport, context: &Context<'_>) -> Result<PluginSource> {
+    let progress = context.output.progress();
+    progress.step(&format!("pulling {reference}"));
+    let registry = Registry::connect(reference, transport, Access::Pull).await?;
+    let pulled = oci::pull(&registry, reference, &|what| progress.detail(what)).await?;
+    drop(progress);
+    registry.warnings.into_iter().chain(pulled.remarks).for_each(|warning| context.output.warn(warning));
+    for refusal in &pulled.refused {
+        context.output.warn(format!(
+            "{reference} runs here, and {} would refuse it: {}; `spctl pull {reference}` says how to repair it",
+            refusal.by, refusal.rule
+        ));
+    }
+    let module = oci::keep(&pulled.module, &context.home.cache())?;
+    Ok(PluginSource::Image { reference: reference.to_string(), image_digest: pulled.image_digest, module })
+}
+
+/// A module that is a file, or built from a directory, or carried in this
+/// binary; with the path it was read from.
+fn module_to_push(given: Option<&Path>, progress: &Progress) -> Result<(Module, Option<PathBuf>)> {
+    let Some(path) = given else { return Ok((bundle::capture(), None)) };
+    if path == Path::new(CAPTURE) && !path.exists() {
+        return Ok((bundle::capture(), None));
+    }
+    if path.is_dir() {
+        let built = builder::build(path, &|what| progress.step(what))?;
+        return Ok((built.module, Some(built.path)));
+    }
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((bundle::read(&name, path)?, Some(path.to_owned())))
+}
+
+/// Ctrl-C and SIGTERM end the work where it stands.
+async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
+    // Both watched before the work begins: its first steps may take a while.
+    let watch = |kind| signal(kind).map_err(Error::io("cannot watch for signals"));
+    let (mut interrupt, mut terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {

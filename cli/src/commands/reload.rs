@@ -7,11 +7,13 @@ use std::time::Duration;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-use super::Context;
-use crate::args::NameArg;
+use super::{Context, image};
+use crate::adapters::registry::Transport;
+use crate::args::{NameArg, RegistryArgs};
 use crate::builder;
 use crate::error::{Error, Result};
 use crate::instance::{CAPTURE, Client, InstanceStatus, PluginSource, PluginStatus, ReloadRequest, Reloaded};
+use crate::reference::Reference;
 use crate::state::is_valid_name;
 use crate::ui::{Style, short_digest};
 
@@ -21,15 +23,15 @@ const QUIET: Duration = Duration::from_millis(120);
 /// Put a new plugin or configuration into a running instance, without dropping a request.
 ///
 /// Without flags: builds the source directory the instance was started from
-/// again, else reads its files again. Unchanged bytes and configuration do
+/// again, pulls its image again, else reads its files again. Unchanged bytes and configuration do
 /// nothing. If the new plugin does not load or configure, the old one serves on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     name: NameArg,
 
-    /// The new plugin: a .wasm file, a source directory, or `capture`.
-    #[arg(long, value_name = "[NAME=]FILE")]
+    /// The new plugin: a .wasm file, a source directory, an image (REGISTRY/REPOSITORY:TAG), or `capture`.
+    #[arg(long, value_name = "[NAME=]FILE|REF")]
     plugin: Option<String>,
 
     /// The new configuration.
@@ -40,6 +42,9 @@ pub struct Args {
     #[arg(long)]
     force: bool,
 
+    #[command(flatten)]
+    registry: RegistryArgs,
+
     /// Reload at every change of the plugin's source or files, until Ctrl-C.
     #[arg(long, short)]
     watch: bool,
@@ -49,42 +54,49 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
     let client = Client::find(&context.home, &args.name.name)?;
     let status: InstanceStatus = client.get("/status").await?;
     let request = resolve(&args, &status.plugins)?;
+    let transport = args.registry.transport();
+    let reloads = Reloads { request, plugins: status.plugins, client, transport };
     if !args.watch {
-        let reloaded = once(&request, &status.plugins, &client, context).await?;
+        let reloaded = once(&reloads, context).await?;
         return show(&reloaded, context);
     }
-    watch(&request, &status.plugins, &client, context).await
+    watch(&reloads, context).await
 }
 
-/// Builds what has to be built, then asks the instance.
-async fn once(
-    request: &ReloadRequest,
-    plugins: &[PluginStatus],
-    client: &Client,
-    context: &Context<'_>,
-) -> Result<Reloaded> {
-    let mut request = request.clone();
-    let current = plugins.iter().find(|plugin| plugin.name == request.plugin).map(|plugin| &plugin.source);
-    if let Some(PluginSource::Directory { source, .. }) = request.source.as_ref().or(current) {
-        let source = source.clone();
-        let module = {
-            let progress = context.output.progress();
-            builder::build(&source, &|what| progress.step(what))?.path
-        };
-        request.source = Some(PluginSource::Directory { source, module });
+/// What is reloaded, once or at every change.
+struct Reloads {
+    request: ReloadRequest,
+    plugins: Vec<PluginStatus>,
+    client: Client,
+    transport: Transport,
+}
+
+/// Builds or pulls what has to be, then asks the instance.
+async fn once(reloads: &Reloads, context: &Context<'_>) -> Result<Reloaded> {
+    let mut request = reloads.request.clone();
+    let current = reloads.plugins.iter().find(|plugin| plugin.name == request.plugin).map(|plugin| &plugin.source);
+    match request.source.as_ref().or(current) {
+        Some(PluginSource::Directory { source, .. }) => {
+            let source = source.clone();
+            let module = {
+                let progress = context.output.progress();
+                builder::build(&source, &|what| progress.step(what))?.path
+            };
+            request.source = Some(PluginSource::Directory { source, module });
+        }
+        Some(PluginSource::Image { reference, .. }) => {
+            let reference = Reference::parse(reference)?;
+            request.source = Some(image(&reference, &reloads.transport, context).await?);
+        }
+        Some(PluginSource::Capture | PluginSource::File(_)) | None => {}
     }
     let progress = context.output.progress();
     progress.step(&format!("reloading `{}`", request.plugin));
-    client.post("/reload", &request).await
+    reloads.client.post("/reload", &request).await
 }
 
-async fn watch(
-    request: &ReloadRequest,
-    plugins: &[PluginStatus],
-    client: &Client,
-    context: &Context<'_>,
-) -> Result<()> {
-    let paths = watched(request, plugins)?;
+async fn watch(reloads: &Reloads, context: &Context<'_>) -> Result<()> {
+    let paths = watched(&reloads.request, &reloads.plugins)?;
     let failed = |e: notify::Error| Error::Instance { reason: format!("cannot watch: {e}") };
     let (changed_tx, mut changed) = mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -108,7 +120,7 @@ async fn watch(
     let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     context.output.note(&format!("watching {}; Ctrl-C ends", shown.join(", ")));
     loop {
-        match once(request, plugins, client, context).await {
+        match once(reloads, context).await {
             Ok(reloaded) => show(&reloaded, context)?,
             // The old plugin serves on and the next save may be right; an
             // instance that has gone will not come back.
@@ -152,12 +164,12 @@ fn watched(request: &ReloadRequest, plugins: &[PluginStatus]) -> Result<Vec<Path
     let module = match source {
         Some(PluginSource::Directory { source, .. }) => Some(source),
         Some(PluginSource::File(path)) => Some(path),
-        Some(PluginSource::Capture) | None => None,
+        Some(PluginSource::Capture | PluginSource::Image { .. }) | None => None,
     };
     let paths: Vec<PathBuf> = module.into_iter().chain(config).cloned().collect();
     if paths.is_empty() {
         return Err(Error::Usage(format!(
-            "`{}` comes from the binary and has no configuration file: there is nothing to watch",
+            "`{}` comes from the binary or a registry and has no configuration file: there is nothing to watch",
             request.plugin
         )));
     }
@@ -188,6 +200,9 @@ fn resolve(args: &Args, plugins: &[PluginStatus]) -> Result<ReloadRequest> {
             let path = split(given)?;
             Some(if path == Path::new(CAPTURE) && !path.exists() {
                 PluginSource::Capture
+            } else if let Some(text) = path.to_str().filter(|text| !path.exists() && Reference::is_meant(text)) {
+                let reference = Reference::parse(text)?.to_string();
+                PluginSource::Image { reference, image_digest: String::new(), module: PathBuf::new() }
             } else {
                 let path = existing(&path)?;
                 if path.is_dir() {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Context, fetch};
-use crate::args::{NameArg, Place};
+use super::{Context, fetch, image};
+use crate::adapters::registry::Transport;
+use crate::args::{NameArg, Place, RegistryArgs};
 use crate::bootstrap::{Bootstrap, PathMap, Repair};
 use crate::builder;
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::instance::{
     given_plugins, hold, start_detached,
 };
 use crate::logs::Level;
+use crate::reference::Reference;
 use crate::settings::Settings;
 use crate::state::is_valid_name;
 use crate::trace::Trace;
@@ -30,6 +32,7 @@ use crate::ui::{Output, Style, short_digest};
   spctl run --upstream http://127.0.0.1:8080
   spctl run --plugin ./my-filter --config my-filter.json --harness envoy
   spctl run --plugin auth=auth.wasm --plugin capture --cluster httpbin=builtin
+  spctl run --plugin ghcr.io/me/my-filter:1.2
   spctl run -c envoy.yaml --map /etc/envoy=. --harness envoy
   spctl run --backend https://o.softprobe.ai --key-file key.txt --detach")]
 pub struct Args {
@@ -61,8 +64,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME=URL|builtin")]
     cluster: Vec<String>,
 
-    /// A plugin: a .wasm file, a source directory (it is built), or `capture`; repeatable, in chain order.
-    #[arg(long, value_name = "[NAME=]FILE")]
+    /// A plugin: a .wasm file, a source directory (it is built), an image (REGISTRY/REPOSITORY:TAG), or `capture`; repeatable, in chain order.
+    #[arg(long, value_name = "[NAME=]FILE|REF")]
     plugin: Vec<String>,
 
     /// No plugin at all: the plain proxy, to compare with.
@@ -113,6 +116,9 @@ pub struct Args {
           value_delimiter = ',', conflicts_with = "detach")]
     trace_hostcalls: Option<Vec<String>>,
 
+    #[command(flatten)]
+    registry: RegistryArgs,
+
     /// Run in the background; `spctl down` stops it.
     #[arg(long, short)]
     detach: bool,
@@ -128,7 +134,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
         Some(path) => Some(own_bootstrap(path, &args, context).await?),
         None => None,
     };
-    let spec = resolve(args, own, Settings::load()?, context.output)?;
+    let spec = resolve(args, own, Settings::load()?, context).await?;
     if trace.is_some() && spec.harness != Kind::Embedded {
         let harness = spec.harness.name();
         return Err(Error::Usage(format!(
@@ -215,7 +221,12 @@ fn describe(status: &InstanceStatus, style: Style, detached: bool) -> String {
 }
 
 /// Flags over settings over defaults, and plugins given as source built.
-fn resolve(args: Args, own: Option<(Bootstrap, Vec<PluginSpec>)>, settings: Settings, output: &Output) -> Result<Spec> {
+async fn resolve(
+    args: Args,
+    own: Option<(Bootstrap, Vec<PluginSpec>)>,
+    settings: Settings,
+    context: &Context<'_>,
+) -> Result<Spec> {
     let settings = if own.is_some() { settings.place_alone() } else { settings };
     let pick = |flags: Vec<String>, file: &[String]| if flags.is_empty() { file.to_vec() } else { flags };
     let plugins = pick(args.plugin, &settings.plugin);
@@ -227,7 +238,7 @@ fn resolve(args: Args, own: Option<(Bootstrap, Vec<PluginSpec>)>, settings: Sett
     let policy = args.fail_policy.or(settings.fail_policy);
     let (bootstrap, mut specs) = own.map_or((None, Vec::new()), |(bootstrap, specs)| (Some(bootstrap), specs));
     for given in &plugins {
-        let spec = plugin(given, policy, output)?;
+        let spec = plugin(given, policy, &args.registry.transport(), context).await?;
         if specs.iter().any(|other: &PluginSpec| other.name == spec.name) {
             return Err(Error::Usage(format!(
                 "two plugins are called `{}`: name them, as in `--plugin other={given}`",
@@ -296,8 +307,13 @@ async fn own_bootstrap(path: &Path, args: &Args, context: &Context<'_>) -> Resul
     Ok((bootstrap, plugins))
 }
 
-/// `[NAME=]FILE`: the name is the file's own when none is given.
-fn plugin(given: &str, policy: Option<FailurePolicy>, output: &Output) -> Result<PluginSpec> {
+/// `[NAME=]FILE|REF`: the name is the file's or repository's own when none is given.
+async fn plugin(
+    given: &str,
+    policy: Option<FailurePolicy>,
+    transport: &Transport,
+    context: &Context<'_>,
+) -> Result<PluginSpec> {
     let (name, path) = match given.split_once('=') {
         Some((name, path)) if is_valid_name(name) => (Some(name.to_owned()), path),
         _ => (None, given),
@@ -305,22 +321,33 @@ fn plugin(given: &str, policy: Option<FailurePolicy>, output: &Output) -> Result
     if path == CAPTURE && !Path::new(path).exists() {
         return Ok(PluginSpec::capture(name, policy));
     }
+    let named = |own: &str| {
+        let own = own.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "-");
+        let name = name.unwrap_or(own);
+        let unnamed = || Error::Usage(format!("name the plugin, as in `--plugin NAME={given}`"));
+        if is_valid_name(&name) { Ok(name) } else { Err(unnamed()) }
+    };
+    if !Path::new(path).exists() && Reference::is_meant(path) {
+        let reference = Reference::parse(path)?;
+        let name = named(reference.name())?;
+        return Ok(filter(name, image(&reference, transport, context).await?, policy));
+    }
     let path = absolute(Path::new(path))?;
-    let stem = path
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "-"));
-    let name = name.or(stem).filter(|name| is_valid_name(name));
-    let name = name.ok_or_else(|| Error::Usage(format!("name the plugin, as in `--plugin NAME={given}`")))?;
+    let name = named(&path.file_stem().unwrap_or_default().to_string_lossy())?;
     let source = if path.is_dir() {
         let built = {
-            let progress = output.progress();
+            let progress = context.output.progress();
             builder::build(&path, &|what| progress.step(what))?
         };
         PluginSource::Directory { source: path, module: built.path }
     } else {
         PluginSource::File(path)
     };
-    Ok(PluginSpec {
+    Ok(filter(name, source, policy))
+}
+
+fn filter(name: String, source: PluginSource, policy: Option<FailurePolicy>) -> PluginSpec {
+    PluginSpec {
         name,
         role: Role::Filter,
         source,
@@ -328,7 +355,7 @@ fn plugin(given: &str, policy: Option<FailurePolicy>, output: &Output) -> Result
         root_id: String::new(),
         failure_policy: policy.unwrap_or(FailurePolicy::FailClosed),
         given: None,
-    })
+    }
 }
 
 /// `[NAME=]VALUE`: without a name it is for the only plugin.

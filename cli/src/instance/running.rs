@@ -205,7 +205,7 @@ impl Instance {
             plugin: request.plugin,
             old,
             new,
-            image_digest: None,
+            image_digest: slot.spec.source.image_digest().cloned(),
             changed,
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             rolled_back: false,

@@ -99,6 +99,22 @@ pub enum PluginSource {
         source: PathBuf,
         module: PathBuf,
     },
+    /// An image as it was named, and the module that it held when it was pulled.
+    Image {
+        reference: String,
+        image_digest: String,
+        module: PathBuf,
+    },
+}
+
+impl PluginSource {
+    /// Of an image: its digest.
+    pub fn image_digest(&self) -> Option<&String> {
+        match self {
+            Self::Image { image_digest, .. } => Some(image_digest),
+            Self::Capture | Self::File(_) | Self::Directory { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -178,7 +194,9 @@ impl PluginSpec {
     pub fn module_path(&self) -> Option<&PathBuf> {
         match &self.source {
             PluginSource::Capture => None,
-            PluginSource::File(path) | PluginSource::Directory { module: path, .. } => Some(path),
+            PluginSource::File(path)
+            | PluginSource::Directory { module: path, .. }
+            | PluginSource::Image { module: path, .. } => Some(path),
         }
     }
 }

@@ -5,6 +5,7 @@ mod exchanges;
 mod live;
 mod output;
 mod progress;
+mod prompt;
 mod style;
 mod table;
 
@@ -12,6 +13,7 @@ pub use exchanges::exchange_table;
 pub use live::Live;
 pub use output::{Format, Output};
 pub use progress::Progress;
+pub use prompt::{line, secret};
 pub use style::{Style, short_digest};
 pub use table::{Align, Table};
 

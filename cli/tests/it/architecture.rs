@@ -26,7 +26,16 @@ fn sources(dir: &str) -> Vec<(PathBuf, String)> {
 const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "src/adapters",
-        &["crate::commands", "crate::instance", "crate::harness", "crate::backend", "crate::ui", "crate::demo"],
+        &[
+            "crate::commands",
+            "crate::instance",
+            "crate::harness",
+            "crate::backend",
+            "crate::ui",
+            "crate::demo",
+            "crate::oci",
+            "crate::inspection",
+        ],
     ),
     (
         "src/backend",
@@ -40,6 +49,20 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "spctl_host",
         ],
     ),
+    (
+        "src/oci",
+        &[
+            "crate::commands",
+            "crate::instance",
+            "crate::ui",
+            "crate::backend",
+            "crate::demo",
+            "crate::inspection",
+            "spctl_proxy",
+            "spctl_host",
+        ],
+    ),
+    ("src/inspection", &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::adapters"]),
     (
         "src/bootstrap",
         &["crate::commands", "crate::instance", "crate::harness", "crate::ui", "crate::backend", "crate::demo"],
@@ -106,6 +129,10 @@ fn only_their_rooms_name_the_big_libraries() {
         ("rusqlite::", "src/backend"),
         ("spctl_proxy::", "src/harness/embedded"),
         ("bollard::", "src/adapters/docker"),
+        ("oras::", "src/adapters/registry"),
+        ("reqwest::", "src/adapters/registry"),
+        ("docker_credential::", "src/adapters/registry"),
+        ("wasmparser::", "src/inspection"),
         ("indicatif::", "src/ui"),
         ("notify::", "src/commands/reload.rs"),
     ] {

@@ -9,17 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use spctl_plugin::config::{KEYS, parse};
 
-use crate::common::{self, Spctl, address, sink, testdata};
-
-/// A tool that CI must have and a laptop may lack.
-fn tool(variable: &str, what: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
-    assert!(path.is_some() || std::env::var_os("CI").is_none(), "CI needs {what} ({variable})");
-    if path.is_none() {
-        eprintln!("skipped: this needs {what}; {variable} names one");
-    }
-    path
-}
+use crate::common::{self, Spctl, address, sink, testdata, tool};
 
 /// The demo's traffic through both listeners, to a backend that keeps uploads.
 fn uploads(config: &str) -> Vec<Vec<u8>> {

@@ -67,11 +67,11 @@ pub(super) fn link(link: &mut Link<'_>) -> wasmtime::Result<()> {
     wasi!("path_unlink_file", notsup3, (_fd: u32, _path: u32, _len: u32));
     wasi!("path_filestat_set_times", path_times,
         (_fd: u32, _flags: u32, _path: u32, _len: u32, _access: i64, _modified: i64, _fst: u32));
-    wasi!("path_link", notsup7,
-        (_fd: u32, _flags: u32, _path: u32, _len: u32, _new_fd: u32, _new_path: u32, _new_len: u32));
+    // Envoy's have a parameter less than WASI's: a guest that imports WASI's is refused.
+    wasi!("path_link", notsup6, (_fd: u32, _flags: u32, _path: u32, _len: u32, _new_fd: u32, _new_path: u32));
     wasi!("path_readlink", notsup6, (_fd: u32, _path: u32, _len: u32, _buffer: u32, _size: u32, _out: u32));
     wasi!("path_rename", notsup6, (_fd: u32, _path: u32, _len: u32, _new_fd: u32, _new_path: u32, _new_len: u32));
-    wasi!("path_symlink", notsup5, (_path: u32, _len: u32, _fd: u32, _new_path: u32, _new_len: u32));
+    wasi!("path_symlink", notsup4, (_path: u32, _len: u32, _fd: u32, _new_path: u32));
     wasi!("sock_accept", notsup3, (_fd: u32, _flags: u32, _out: u32));
     wasi!("sock_recv", notsup6, (_fd: u32, _iovs: u32, _count: u32, _flags: u32, _out: u32, _out_flags: u32));
     wasi!("sock_send", notsup5, (_fd: u32, _iovs: u32, _count: u32, _flags: u32, _out: u32));
@@ -101,9 +101,9 @@ constant! {
     badf2(u32, u32) = BADF;
     notsup2(u32, u32) = NOTSUP;
     notsup3(u32, u32, u32) = NOTSUP;
+    notsup4(u32, u32, u32, u32) = NOTSUP;
     notsup5(u32, u32, u32, u32, u32) = NOTSUP;
     notsup6(u32, u32, u32, u32, u32, u32) = NOTSUP;
-    notsup7(u32, u32, u32, u32, u32, u32, u32) = NOTSUP;
     path_times(u32, u32, u32, u32, i64, i64, u32) = NOTSUP;
     fd_readdir(u32, u32, u32, i64, u32) = NOTDIR;
     path_open(u32, u32, u32, u32, u32, i64, i64, u32, u32) = NOENT;

@@ -32,6 +32,8 @@ impl Spctl {
             .current_dir(self.home.path())
             .env("SPCTL_HOME", self.home.path().join("state"))
             .env("NO_COLOR", "1")
+            // Nobody's logins.
+            .env("REGISTRY_AUTH_FILE", self.home.path().join("no-logins.json"))
             // Tests run side by side: no well-known port.
             .env("SPCTL_LISTEN", "127.0.0.1:0");
         for name in ["SPCTL_ENVOY", "SPCTL_NAME", "SPCTL_HARNESS", "SPCTL_OUTPUT", "SPCTL_UPSTREAM", "SPCTL_BACKEND"] {
@@ -137,6 +139,16 @@ pub fn image() -> Option<String> {
         eprintln!("SKIPPED: no Docker with an Envoy image (SPCTL_TEST_IMAGE is not set; .ci/test sets it)");
     }
     image
+}
+
+/// A tool that CI must have and a laptop may lack.
+pub fn tool(variable: &str, what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
+    assert!(path.is_some() || std::env::var_os("CI").is_none(), "CI needs {what} ({variable})");
+    if path.is_none() {
+        eprintln!("SKIPPED: this needs {what}; {variable} names one");
+    }
+    path
 }
 
 /// Every real Envoy to compare with: the one above, then those that

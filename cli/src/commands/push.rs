@@ -1,0 +1,191 @@
+//! `push`: a plugin to an image that the mesh is proved to load.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::{Context, interruptible};
+use crate::adapters::registry::{Access, Registry};
+use crate::args::RegistryArgs;
+use crate::error::{Error, PluginProblem, RegistryProblem, Result};
+use crate::harness::Module;
+use crate::inspection::{self, LoadsIn, Unreadable};
+use crate::oci::{self, Layout, Origin};
+use crate::reference::Reference;
+use crate::ui::Output;
+
+/// Push a plugin to a registry, in a layout that Istio and Envoy Gateway load.
+///
+/// Sends what the registry lacks, then reads the image back by the mesh's rules and compares the
+/// plugin digest: pushed means proved loadable. The same bytes give the same image digest. Standard
+/// output is the reference with that digest, which never changes: use it in manifests.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  spctl push ghcr.io/me/my-filter:1.2 --plugin my-filter.wasm --tag latest
+  spctl push localhost:5000/my-filter --plugin ./my-filter
+  spctl push ghcr.io/me/my-filter:1.2 --plugin my-filter.wasm --dry-run")]
+pub struct Args {
+    /// Where to: REGISTRY/REPOSITORY[:TAG] [default tag: latest].
+    reference: String,
+
+    /// A .wasm file, or a source directory (it is built) [default: the capture filter].
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+
+    /// How the module is packed.
+    #[arg(long, value_enum, default_value_t)]
+    layout: Layout,
+
+    /// Another tag of the same image; repeatable.
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+
+    /// An annotation of the image, over those from Git and SOURCE_DATE_EPOCH; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    annotation: Vec<(String, String)>,
+
+    /// Take blobs from this repository of the same registry where it has them.
+    #[arg(long, value_name = "REPOSITORY")]
+    mount_from: Option<String>,
+
+    /// Push it though no Envoy that is known would load it.
+    #[arg(long)]
+    force: bool,
+
+    /// Say what would be sent, with its digest; connect to nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+#[derive(Serialize)]
+struct PushResult {
+    reference: String,
+    image_digest: String,
+    plugin_digest: String,
+    layout: Layout,
+    size: usize,
+    abi: String,
+    tags: Vec<String>,
+    annotations: BTreeMap<String, String>,
+    blobs: Blobs,
+    /// Read back by the mesh's rules; false of a dry run.
+    verified: bool,
+}
+
+#[derive(Serialize)]
+struct Blobs {
+    sent: usize,
+    present: usize,
+    mounted: usize,
+}
+
+pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
+    interruptible(push(args, context)).await
+}
+
+async fn push(args: Args, context: &Context<'_>) -> Result<()> {
+    let output = context.output;
+    let reference = Reference::parse(&args.reference)?;
+    if reference.digest.is_some() {
+        return Err(Error::Usage("a digest comes out of a push: name a tag, or none".into()));
+    }
+    let mut tags = vec![reference.with_tag(reference.wanted())?];
+    for tag in &args.tag {
+        tags.push(reference.with_tag(tag)?);
+    }
+    let progress = output.progress();
+    let (module, place) = super::module_to_push(args.plugin.as_deref(), &progress)?;
+    let name = place.as_deref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(|| "capture".into());
+    let abi = check(&name, &module, args.force, output)?;
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().filter(|value| !value.is_empty());
+    let origin = match &place {
+        Some(path) => oci::origin(path, epoch.as_deref())?,
+        None => Origin::default(),
+    };
+    let annotations = oci::annotations(&origin, &name, &abi, &module, &args.annotation);
+    let artifact = oci::build(args.layout, &module, &annotations).ok_or_else(|| Error::Registry {
+        reference: reference.to_string(),
+        problem: RegistryProblem::TooLarge,
+        causes: vec![format!("the module has {} bytes, and what packs it some more", module.bytes.len())],
+    })?;
+    let digest = artifact.digest();
+    let mut result = PushResult {
+        reference: reference.at(&digest).to_string(),
+        image_digest: digest.trim_start_matches("sha256:").to_owned(),
+        plugin_digest: module.digest.clone(),
+        layout: args.layout,
+        size: module.bytes.len(),
+        abi,
+        tags: tags.iter().map(|tag| tag.wanted().to_owned()).collect(),
+        annotations,
+        blobs: Blobs { sent: 0, present: 0, mounted: 0 },
+        verified: false,
+    };
+    if !args.dry_run {
+        progress.step(&format!("connecting to {}", reference.registry));
+        let registry = Registry::connect(&reference, &args.registry.transport(), Access::Push).await?;
+        registry.warnings.iter().for_each(|warning| output.warn(warning.as_str()));
+        let (step, detail) = (|what: &str| progress.step(what), |what: &str| progress.detail(what));
+        let mount = args.mount_from.as_deref();
+        let done = oci::push(&registry, &tags, &artifact, &module, mount, &step, &detail).await?;
+        result.blobs = Blobs { sent: done.sent, present: done.present, mounted: done.mounted };
+        result.verified = true;
+    }
+    drop(progress);
+    let said = if args.dry_run { "would push" } else { "pushed and read back" };
+    output.note(&format!(
+        "{said} {} ({} bytes, ABI {}) as {}",
+        result.plugin_digest,
+        result.size,
+        result.abi,
+        args.layout.name()
+    ));
+    output.note(&format!("url of a WasmPlugin: oci://{}", result.reference));
+    output.result(&result, |_| format!("{}\n", result.reference))
+}
+
+/// What no Envoy loads is not pushed; what some do not is said. The ABI version.
+fn check(name: &str, module: &Module, force: bool, output: &Output) -> Result<String> {
+    let unfit = |problem, reason: String| Error::Plugin { plugin: name.to_owned(), problem, reason, log: Vec::new() };
+    let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Component => {
+            unfit(PluginProblem::NotWasm, "it is a WebAssembly component, not a core module".into())
+        }
+        Unreadable::Corrupt(reason) => unfit(PluginProblem::Corrupt, reason),
+    })?;
+    let verdicts = inspection::in_mesh(&read, &module.bytes, None);
+    let refused: Vec<&LoadsIn> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
+    let why = |verdict: &LoadsIn| verdict.why.clone().unwrap_or_default();
+    let abi = read.abi.clone();
+    match (refused.first(), abi) {
+        (None, Some(abi)) => Ok(abi),
+        (first, abi) if refused.len() == verdicts.len() && !force => {
+            let reason = first.map(|verdict| why(verdict)).unwrap_or_default();
+            let problem = match &abi {
+                None => PluginProblem::NoAbi,
+                Some(_) if reason.starts_with("missing import") => PluginProblem::UnknownImports,
+                Some(_) if reason.contains("missing malloc") => PluginProblem::MissingExport,
+                Some(_) => PluginProblem::Rejected,
+            };
+            Err(unfit(problem, format!("no Envoy loads it: {reason}")))
+        }
+        (_, abi) => {
+            for verdict in refused {
+                output.warn(format!("{} {} does not load it: {}", verdict.host, verdict.version, why(verdict)));
+            }
+            Ok(abi.unwrap_or_else(|| "none".into()))
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".into()),
+    }
+}
