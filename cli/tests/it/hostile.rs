@@ -38,9 +38,11 @@ fn answer(mut stream: TcpStream) {
     } else if is(b"/cut") {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\nhalf");
     } else if is(b"/upgrade") {
-        out.extend_from_slice(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nframes",
-        );
+        // Then it says everything again.
+        let _ =
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+        return;
     } else {
         let status = if is(b"/fail") { "503 Service Unavailable" } else { "200 OK" };
         let kind = if is(b"/binary") { "application/octet-stream" } else { "Text/Plain; charset=utf-8" };
@@ -257,6 +259,38 @@ fn rules_see_the_path_without_its_query_and_the_destination() {
         // B15: bounded, with the size on the wire.
         assert_eq!(shown["response"]["body"]["data"].as_str().unwrap().len(), 3, "{harness}");
         assert_eq!(shown["truncated"], true, "{harness}");
+        rig.spctl.data(&["down"]);
+    }
+}
+
+#[test]
+fn an_upgrade_is_a_tunnel_whose_exchange_is_over_at_once() {
+    for harness in harnesses() {
+        let rig = Rig::new(harness, "{}");
+        let mut tunnel = TcpStream::connect(rig.proxy).unwrap();
+        tunnel.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let asked = b"GET /upgrade HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        tunnel.write_all(asked).unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_eq!(tunnel.read(&mut byte).unwrap(), 1, "{harness}: {}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{harness}: {}", String::from_utf8_lossy(&head));
+        let mut echo = |frame: &[u8; 7]| {
+            tunnel.write_all(frame).unwrap();
+            let mut back = [0; 7];
+            tunnel.read_exact(&mut back).unwrap();
+            assert_eq!(&back, frame, "{harness}");
+        };
+        echo(b"frame 1");
+        // B46: recorded while the tunnel is open, and nothing that goes through it.
+        rig.sent.set(1);
+        let shown = rig.shown("/upgrade");
+        assert_eq!((&shown["status"], &shown["aborted"]), (&101.into(), &false.into()), "{harness}");
+        assert_eq!((&shown["request"]["body"], &shown["response"]["body"]), (&Value::Null, &Value::Null), "{harness}");
+        echo(b"frame 2");
         rig.spctl.data(&["down"]);
     }
 }

@@ -231,6 +231,8 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
         .into_iter()
         .map(|listener| {
             let mut route = Route::new("/", listener.cluster);
+            // As in templates/envoy/bootstrap.yaml.
+            route.timeout = Duration::ZERO;
             if listener.rewrite_host {
                 route.host_rewrite = HostRewrite::Auto;
             }
@@ -241,6 +243,8 @@ fn config(topology: Topology, cache: PathBuf, logs: LogHub) -> Result<ProxyConfi
             };
             out.filters = listener.filters;
             out.enable_trailers = true;
+            out.upgrades = vec!["websocket".into()];
+            out.stream_idle_timeout = Duration::ZERO;
             if let Some(limit) = listener.buffer_limit {
                 out.buffer_limit = limit as usize;
             }
