@@ -8,9 +8,9 @@ use super::layout::{Layout, MANIFESTS};
 use super::rules::{self, Holds, Refusal, Shape};
 use super::{Descriptor, MANIFEST_MAX, Manifest, SIZE_MAX};
 use crate::adapters::registry::{self, Registry};
-use crate::error::{Error, RegistryProblem, Result};
+use crate::error::{Error, RegistryProblem, Result, printable};
 use crate::harness::Module;
-use crate::reference::Reference;
+use crate::reference::{Reference, is_digest};
 use crate::state::{private_dir, write_private};
 
 /// A module and the image it came from.
@@ -55,6 +55,10 @@ pub async fn pull(registry: &Registry, reference: &Reference, detail: &dyn Fn(&s
                 "the image is an index: Istio takes its linux/amd64 image, {}, and refuses the index's own digest",
                 child.digest
             ));
+        }
+        if !is_digest(&child.digest) {
+            let cause = format!("its index names an image `{}`", printable(&child.digest));
+            return Err(fail(RegistryProblem::Protocol, cause));
         }
         found = registry.manifest(&child.digest, MANIFESTS, MANIFEST_MAX).await?;
         manifest = read(&found.bytes)?;
@@ -136,7 +140,7 @@ async fn anywhere(
             Err(unfit) => return Err(unfit_error(reference, unfit)),
         }
     }
-    let kinds: Vec<&str> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
+    let kinds: Vec<String> = manifest.layers.iter().map(|layer| printable(&layer.media_type)).collect();
     let what = if zstd { "no layer that is not packed with zstd" } else { "no layer" };
     let cause = format!("{what} holds a `plugin.wasm`; its layers: {}", kinds.join(", "));
     Err(registry::failed(reference, RegistryProblem::Layout, cause))
