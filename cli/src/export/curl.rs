@@ -44,6 +44,9 @@ pub(super) fn command(exchange: &Exchange) -> String {
 
 /// One shell word, whatever it holds.
 pub fn shell_word(text: &str) -> String {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b)) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -54,5 +57,6 @@ mod tests {
     #[test]
     fn a_word_stays_one_word_for_the_shell() {
         assert_eq!(shell_word("it's $HOME `x`"), r"'it'\''s $HOME `x`'");
+        assert_eq!((shell_word("POST"), shell_word("")), ("POST".into(), "''".into()));
     }
 }
