@@ -31,7 +31,7 @@ use crate::harness::{Kind, prepare_image};
 use crate::instance::{PluginSource, Spec};
 use crate::oci;
 use crate::reference::Reference;
-use crate::state::Home;
+use crate::state::{Home, keep_module};
 use crate::ui::{Output, Progress};
 
 /// What every command receives.
@@ -98,7 +98,7 @@ async fn image(reference: &Reference, transport: &Transport, context: &Context<'
             refusal.by, refusal.rule
         ));
     }
-    let module = oci::keep(&pulled.module, &context.home.cache())?;
+    let module = keep_module(&pulled.module.digest, &pulled.module.bytes, &context.home.cache())?;
     Ok(PluginSource::Image { reference: reference.to_string(), image_digest: pulled.image_digest, module })
 }
 

@@ -1,8 +1,6 @@
 //! An image to a module: by the mesh's rules where it keeps them, else from
 //! wherever the module lies, with the rule that it breaks.
 
-use std::path::{Path, PathBuf};
-
 use super::archive::{self, Packing, Unfit};
 use super::layout::{Layout, MANIFESTS};
 use super::rules::{self, Holds, Refusal, Shape};
@@ -11,7 +9,6 @@ use crate::adapters::registry::{self, Registry};
 use crate::error::{Error, RegistryProblem, Result, printable};
 use crate::harness::Module;
 use crate::reference::{Reference, is_digest};
-use crate::state::{private_dir, write_private};
 
 /// A module and the image it came from.
 pub struct Pulled {
@@ -96,15 +93,6 @@ pub async fn pull(registry: &Registry, reference: &Reference, detail: &dyn Fn(&s
         remarks,
         annotations: manifest.annotations,
     })
-}
-
-/// Writes a pulled module where running instances find it again.
-pub fn keep(module: &Module, cache: &Path) -> Result<PathBuf> {
-    let dir = cache.join("plugins");
-    private_dir(&dir).map_err(|source| Error::StateDir { path: dir.clone(), source })?;
-    let path = dir.join(format!("{}.wasm", module.digest));
-    write_private(&path, &module.bytes)?;
-    Ok(path)
 }
 
 fn strict(layout: Layout, blob: Vec<u8>) -> Result<Vec<u8>, Unfit> {
