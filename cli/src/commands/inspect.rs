@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Context, aside, interruptible};
+use super::{Context, aside, examined, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
 use crate::bundle;
 use crate::error::{Error, PluginProblem, Result, printable};
 use crate::harness::Module;
-use crate::inspection::{self, Custom, Export, Import, LoadsIn, Memory, Rule, Sdk, Unreadable};
+use crate::inspection::{self, Custom, Export, Import, LoadsIn, Memory, Rule, Sdk};
 use crate::instance::CAPTURE;
 use crate::oci::{self, Refusal};
 use crate::reference::Reference;
@@ -71,24 +71,17 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<()> {
 async fn inspect(args: Args, context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let (name, module, image) = load(&args, context).await?;
-    let unfit = |problem, reason: &str| Error::Plugin {
-        plugin: name.clone(),
-        problem,
-        reason: reason.to_owned(),
-        log: Vec::new(),
-    };
     if args.wat {
         let bytes = module.bytes.clone();
-        let text =
-            aside(move || inspection::wat(&bytes)).await.map_err(|reason| unfit(PluginProblem::Corrupt, &reason))?;
+        let text = aside(move || inspection::wat(&bytes)).await.map_err(|reason| Error::Plugin {
+            plugin: name.clone(),
+            problem: PluginProblem::Corrupt,
+            reason,
+            log: Vec::new(),
+        })?;
         return output.raw(&format!("{}\n", text.trim_end()));
     }
-    let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
-        Unreadable::Component => {
-            unfit(PluginProblem::NotWasm, "it is a WebAssembly component; Envoy and Istio load core modules only")
-        }
-        Unreadable::Corrupt(reason) => unfit(PluginProblem::Corrupt, &reason),
-    })?;
+    let read = examined(&name, &module.bytes)?;
     let made = inspection::maker(&read, &module.bytes);
     let refused = image.as_ref().and_then(|image| image.refused.first());
     let refused = refused.map(|refusal| Rule { why: refusal.rule.clone(), source: refusal.source.to_owned() });

@@ -26,8 +26,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapters::registry::{Access, Registry, Transport};
 use crate::args::{Cli, Command};
-use crate::error::{Error, Result};
+use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{Kind, prepare_image};
+use crate::inspection::{self, Unreadable};
 use crate::instance::{PluginSource, Spec};
 use crate::oci;
 use crate::reference::Reference;
@@ -100,6 +101,20 @@ async fn image(reference: &Reference, transport: &Transport, context: &Context<'
     }
     let module = keep_module(&pulled.module.digest, &pulled.module.bytes, &context.home.cache())?;
     Ok(PluginSource::Image { reference: reference.to_string(), image_digest: pulled.image_digest, module })
+}
+
+/// What a module's bytes say of it.
+fn examined(name: &str, bytes: &[u8]) -> Result<inspection::Module> {
+    inspection::read(bytes).map_err(|unreadable| {
+        let (problem, reason) = match unreadable {
+            Unreadable::Component => {
+                let reason = "it is a WebAssembly component; Envoy and Istio load core modules only";
+                (PluginProblem::NotWasm, reason.to_owned())
+            }
+            Unreadable::Corrupt(reason) => (PluginProblem::Corrupt, reason),
+        };
+        Error::Plugin { plugin: name.to_owned(), problem, reason, log: Vec::new() }
+    })
 }
 
 /// Ctrl-C and SIGTERM end the work where it stands.

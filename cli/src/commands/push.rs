@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Context, aside, interruptible};
+use super::{Context, aside, examined, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
 use crate::error::{Error, PluginProblem, RegistryProblem, Result};
 use crate::harness::Module;
-use crate::inspection::{self, LoadsIn, Unreadable};
+use crate::inspection::{self, LoadsIn};
 use crate::instance::CAPTURE;
 use crate::oci::{self, Layout, Origin};
 use crate::reference::Reference;
@@ -179,12 +179,7 @@ fn module_to_push(given: Option<PathBuf>) -> Result<(Module, Option<PathBuf>)> {
 /// version, and the warnings.
 fn check(name: &str, module: &Module, force: bool) -> Result<(String, Vec<String>)> {
     let unfit = |problem, reason: String| Error::Plugin { plugin: name.to_owned(), problem, reason, log: Vec::new() };
-    let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
-        Unreadable::Component => {
-            unfit(PluginProblem::NotWasm, "it is a WebAssembly component, not a core module".into())
-        }
-        Unreadable::Corrupt(reason) => unfit(PluginProblem::Corrupt, reason),
-    })?;
+    let read = examined(name, &module.bytes)?;
     let verdicts = inspection::in_mesh(&read, &module.bytes, None);
     let refused: Vec<&LoadsIn> = verdicts.iter().filter(|verdict| !verdict.ok).collect();
     let why = |verdict: &LoadsIn| verdict.why.clone().unwrap_or_default();
