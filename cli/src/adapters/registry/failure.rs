@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use oras::errors::{OciDistributionError, OciErrorCode};
+use oras::errors::OciErrorCode;
 use tokio_rustls::rustls;
 
 use crate::error::{Error, RegistryProblem};
@@ -76,34 +76,6 @@ fn quoted(text: &str) -> String {
     text.trim().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-impl From<OciDistributionError> for Failure {
-    fn from(error: OciDistributionError) -> Self {
-        use OciDistributionError as E;
-        match error {
-            E::AuthenticationFailure(body) => {
-                let said = Self::of_status(401, body.as_bytes());
-                Self { problem: RegistryProblem::Unauthorized, ..said }
-            }
-            E::UnauthorizedError { .. } => Self::of_status(401, b""),
-            E::ServerError { code, message, .. } => Self::of_status(code, message.as_bytes()),
-            E::RegistryError { envelope, .. } => {
-                let status = match envelope.errors.first().map(|error| &error.code) {
-                    Some(OciErrorCode::Unauthorized) => 401,
-                    Some(OciErrorCode::Denied) => 403,
-                    Some(OciErrorCode::Toomanyrequests) => 429,
-                    Some(OciErrorCode::DigestInvalid | OciErrorCode::SizeInvalid) => 400,
-                    _ => 404,
-                };
-                Self::of_status(status, &serde_json::to_vec(&envelope).unwrap_or_default())
-            }
-            E::DigestError(error) => Self::new(RegistryProblem::Digest, error.to_string()),
-            E::RequestError(error) => error.into(),
-            E::IoError(error) => error.into(),
-            other => Self::new(RegistryProblem::Protocol, quoted(&other.to_string())),
-        }
-    }
-}
-
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
         // The URL of an upload holds what lets one go on with it.
@@ -147,9 +119,6 @@ pub(super) fn of_chain(error: &(dyn StdError + 'static)) -> Failure {
         }
         if error.is::<rustls::Error>() || inner.and_then(io::Error::get_ref).is_some_and(|e| e.is::<rustls::Error>()) {
             problem = Some(RegistryProblem::Tls);
-        }
-        if let Some(error) = error.downcast_ref::<oras::errors::DigestError>() {
-            return Failure::new(RegistryProblem::Digest, error.to_string());
         }
         if let Some(error) = error.downcast_ref::<reqwest::Error>() {
             if error.is_timeout() {
