@@ -53,22 +53,31 @@ impl Failure {
             (429, _) | (_, Some(OciErrorCode::Toomanyrequests)) => RegistryProblem::RateLimit,
             (401, _) | (_, Some(OciErrorCode::Unauthorized)) => RegistryProblem::Unauthorized,
             (403, _) | (_, Some(OciErrorCode::Denied)) => RegistryProblem::Denied,
-            (413, _) => RegistryProblem::TooLarge,
+            (413, _) => RegistryProblem::Limit,
             (400, Some(OciErrorCode::DigestInvalid | OciErrorCode::SizeInvalid)) => RegistryProblem::Truncated,
             (404, Some(OciErrorCode::BlobUploadUnknown)) => RegistryProblem::Truncated,
             (404, _) => RegistryProblem::NotFound,
             (500.., _) => RegistryProblem::Failed,
+            (_, Some(_)) => RegistryProblem::Rejected,
             _ => RegistryProblem::Protocol,
         };
         let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504) || problem == RegistryProblem::Truncated;
-        let said = match envelope {
-            Some(envelope) => envelope.errors.iter().map(|error| quoted(&error.message)).collect::<Vec<_>>().join("; "),
+        let text = match envelope {
+            Some(envelope) => envelope.errors.iter().take(3).map(said).collect::<Vec<_>>().join("; "),
             None => quoted(&String::from_utf8_lossy(body)),
         };
         let cause =
-            if said.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {said}") };
+            if text.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {text}") };
         Self { passing, ..Self::new(problem, cause) }
     }
+}
+
+/// A registry's code and message.
+fn said(error: &oras::errors::OciError) -> String {
+    let code = serde_json::to_value(&error.code).ok();
+    let code = code.as_ref().and_then(serde_json::Value::as_str).map(quoted).unwrap_or_default();
+    let message = quoted(&error.message);
+    if message.is_empty() || code.is_empty() { code + &message } else { format!("{code}: {message}") }
 }
 
 /// A registry's own words, on one line of the terminal.
