@@ -81,7 +81,7 @@ impl Registry {
     pub async fn connect(reference: &Reference, transport: &Transport, access: Access) -> Result<Self> {
         let found = credentials::find(reference)?;
         let mut registry = Self::connect_as(reference, transport, access, found.credential).await?;
-        registry.renew(None).await.map_err(|failure| failure.into_error(reference))?;
+        retry::unless_refused(|| registry.renew(None)).await.map_err(|failure| failure.into_error(reference))?;
         registry.warnings.extend(found.warning);
         Ok(registry)
     }
@@ -176,12 +176,15 @@ impl Registry {
         detail: &dyn Fn(&str),
     ) -> Result<Put> {
         let fail = |failure: Failure| failure.into_error(&self.reference);
-        self.renew(mount_from).await.map_err(fail)?;
+        retry::retried(|| self.renew(mount_from)).await.map_err(fail)?;
         let url = self.url(&format!("blobs/{digest}"));
         let is_there = || async {
             match self.ask(|| Ok(self.http.head(&url))).await {
                 Ok(_) => Ok(true),
-                Err(failure) if failure.problem == RegistryProblem::NotFound => Ok(false),
+                // An answer without a body says no reason: that to the upload does.
+                Err(failure) if matches!(failure.problem, RegistryProblem::NotFound | RegistryProblem::Protocol) => {
+                    Ok(false)
+                }
                 Err(failure) => Err(failure),
             }
         };
@@ -245,7 +248,7 @@ impl Registry {
 
     pub async fn put_manifest(&self, tag: &str, manifest: &[u8], media_type: &str) -> Result<()> {
         let fail = |failure: Failure| failure.into_error(&self.reference);
-        self.renew(None).await.map_err(fail)?;
+        retry::retried(|| self.renew(None)).await.map_err(fail)?;
         let url = self.url(&format!("manifests/{tag}"));
         let put = || self.ask(|| Ok(self.http.put(&url).header(CONTENT_TYPE, media_type).body(manifest.to_vec())));
         retry::retried(put).await.map(drop).map_err(fail)

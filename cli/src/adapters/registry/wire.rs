@@ -8,7 +8,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::credentials::Credential;
 use super::failure::Failure;
-use super::{Access, Registry, challenge, retry};
+use super::{Access, Registry, challenge};
 use crate::error::RegistryProblem;
 
 /// An error's body is quoted in a line: more is never read.
@@ -48,7 +48,7 @@ impl Registry {
 
     /// A token that was just given: they last for minutes, pushes may longer.
     pub(super) async fn renew(&self, source: Option<&str>) -> Result<(), Failure> {
-        let fresh = retry::unless_refused(|| self.authorize(source)).await?;
+        let fresh = self.authorize(source).await?;
         *self.token.lock().await = fresh;
         Ok(())
     }

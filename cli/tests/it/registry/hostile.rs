@@ -251,6 +251,9 @@ fn each_lie_is_found_out_and_nothing_is_kept() {
         (Lie::BadToken, "registry_protocol"),
         (Lie::EndlessToken, "registry_protocol"),
         (Lie::EndlessError, "registry_not_found"),
+        (Lie::TokenDown(u32::MAX), "registry_failed"),
+        (Lie::PingDown(u32::MAX), "registry_failed"),
+        (Lie::Rejects, "registry_rejected"),
     ] {
         let image = format!("{}/p:1", mock(lie, &module));
         let error = spctl.error(&["pull", &image]);
@@ -269,7 +272,9 @@ fn each_lie_is_found_out_and_nothing_is_kept() {
 fn what_passes_is_waited_for_as_long_as_the_registry_says() {
     let spctl = Spctl::new();
     let module = std::fs::read(plugin(&spctl, 32, 100)).unwrap();
-    for (lie, at_least) in [(Lie::Busy(2), 2000), (Lie::Down(2), 1000)] {
+    for (lie, at_least) in
+        [(Lie::Busy(2), 2000), (Lie::Down(2), 1000), (Lie::TokenDown(2), 1000), (Lie::PingDown(2), 1000)]
+    {
         let image = format!("{}/p:1", mock(lie, &module));
         let started = Instant::now();
         spctl.data(&["pull", &image, "-f", "p.wasm"]);
@@ -331,6 +336,23 @@ fn a_push_to_a_liar_ends_too() {
         let error = spctl.error(&["push", &image, "--plugin", path]);
         assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some(code), Some(40)), "{lie:?}: {error}");
         little_memory(&spctl, &format!("push {image} --plugin {path}"));
+    }
+}
+
+#[test]
+fn a_registrys_own_reasons_are_shown() {
+    let spctl = Spctl::new();
+    let path = plugin(&spctl, 37, 100);
+    let module = std::fs::read(&path).unwrap();
+    for (lie, code, said) in [
+        (Lie::Rejects, "registry_rejected", "NAME_INVALID: said the mock"),
+        (Lie::Limit, "registry_limit", "413"),
+        (Lie::TokenDown(u32::MAX), "registry_failed", "503"),
+    ] {
+        let image = format!("{}/p:1", mock(lie, &module));
+        let error = spctl.error(&["push", &image, "--plugin", path.to_str().unwrap()]);
+        assert_eq!(error["code"], code, "{lie:?}: {error}");
+        assert!(error["causes"].to_string().contains(said), "{lie:?}: {error}");
     }
 }
 
