@@ -122,7 +122,7 @@ pub struct RegistryArgs {
     pub registry_ca: Option<PathBuf>,
 
     /// Speak HTTP without TLS to the registry; on loopback that is found out.
-    #[arg(long, env = "SPCTL_REGISTRY_PLAIN_HTTP")]
+    #[arg(long, env = "SPCTL_REGISTRY_PLAIN_HTTP", value_parser = clap::builder::FalseyValueParser::new())]
     pub registry_plain_http: bool,
 }
 

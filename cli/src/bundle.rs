@@ -13,7 +13,7 @@ static CAPTURE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/capture.wasm")
 pub static SOURCE: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/plugin_source.rs"));
 
 /// Envoy Gateway's and Istio's bound on a plugin (`ISTIO_WASM_MAX_BINARY_SIZE_BYTES`).
-const MODULE_MAX: u64 = 256 << 20;
+pub const MODULE_MAX: u64 = 256 << 20;
 
 pub fn capture() -> Module {
     Module::new(CAPTURE.to_vec())

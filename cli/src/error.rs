@@ -387,3 +387,13 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 }
+
+/// Names and texts of others, on one line and without what a terminal obeys.
+pub fn printable(text: &str) -> String {
+    const MOST: usize = 1000;
+    let escaped = text.chars().take(MOST).map(|c| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    });
+    escaped.collect()
+}

@@ -26,18 +26,9 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::Usage(format!("`{text}` is not an image reference: {why}"));
         let rest = text.strip_prefix("oci://").unwrap_or(text);
-        if rest.contains("://") {
-            return Err(bad("write REGISTRY/REPOSITORY:TAG, with or without oci:// before it"));
-        }
-        if rest.len() > REFERENCE_MAX {
-            return Err(bad("it is too long"));
-        }
-        if rest.contains('?') {
-            return Err(bad("registries take no query"));
-        }
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
-            // Not quoted: what stands before an `@` may be a password.
+            // First of all, and not quoted: what stands before an `@` may be a password.
             Some(_) => {
                 return Err(Error::Usage(
                     "after `@` stands a digest, `sha256:` and 64 digits; credentials do not belong into a reference \
@@ -47,6 +38,15 @@ impl Reference {
             }
             None => (rest, None),
         };
+        if rest.contains("://") {
+            return Err(bad("write REGISTRY/REPOSITORY:TAG, with or without oci:// before it"));
+        }
+        if rest.len() > REFERENCE_MAX {
+            return Err(bad("it is too long"));
+        }
+        if rest.contains('?') {
+            return Err(bad("registries take no query"));
+        }
         let (registry, path) = match rest.split_once('/') {
             Some((first, path)) if is_registry(first) => (first, path),
             _ => (HUB, rest),
@@ -146,6 +146,9 @@ pub fn registry(text: &str) -> Result<String> {
     match bare {
         "index.docker.io" | "registry-1.docker.io" => Ok(HUB.to_owned()),
         _ if usable => Ok(bare.to_owned()),
+        _ if text.contains('@') => {
+            Err(Error::Usage("a registry is HOST or HOST:PORT; a login is asked for, or comes by `--username`".into()))
+        }
         _ => Err(Error::Usage(format!("`{text}` is not a registry: write HOST or HOST:PORT"))),
     }
 }
@@ -216,6 +219,14 @@ mod tests {
             "r.io/p:.x",
         ] {
             assert!(Reference::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn does_not_repeat_passwords() {
+        for text in ["https://u:s3cret@r.io/p", "u:s3cret@r.io/p?x", "oci://u:s3cret@r.io/p", "u:s3cret@r.io"] {
+            let errors = [Reference::parse(text).unwrap_err().to_string(), registry(text).unwrap_err().to_string()];
+            assert!(!errors.concat().contains("s3cret"), "{errors:?}");
         }
     }
 

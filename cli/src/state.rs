@@ -254,6 +254,15 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&partial, path).map_err(fail)
 }
 
+/// Keeps a module in the cache, where running instances find it again.
+pub fn keep_module(digest: &str, bytes: &[u8], cache: &Path) -> Result<PathBuf> {
+    let dir = cache.join("plugins");
+    private_dir(&dir).map_err(|source| Error::StateDir { path: dir.clone(), source })?;
+    let path = dir.join(format!("{digest}.wasm"));
+    write_private(&path, bytes)?;
+    Ok(path)
+}
+
 /// Reads a file that must be small (configurations, keys).
 pub fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let fail = |source| Error::Unreadable { path: path.to_owned(), source };

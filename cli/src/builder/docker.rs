@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Built, capture_source, finish, go, is_go, rust, unpackable};
 use crate::adapters::docker::{Docker, Job, JobContainer, Output, Package};
+use crate::bundle::MODULE_MAX;
 use crate::error::{Error, Result};
 use crate::toolchain::{CAPTURE_INLINING, WASM_TARGET};
 
@@ -14,8 +15,6 @@ pub const BUILD_LABEL: &str = "ai.softprobe.spctl.build";
 /// Where things are in the container.
 const SOURCE: &str = "spctl/source";
 const TARGET: &str = "/spctl/target";
-/// As for a module that is read from a file.
-const MODULE_MAX: u64 = 256 << 20;
 /// How the way to a registry is told to programs.
 const PROXIES: &[&str] = &["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 

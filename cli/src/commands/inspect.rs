@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Context, interruptible};
+use super::{Context, aside, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
 use crate::bundle;
-use crate::error::{Error, PluginProblem, Result};
+use crate::error::{Error, PluginProblem, Result, printable};
 use crate::harness::Module;
 use crate::inspection::{self, Custom, Export, Import, LoadsIn, Memory, Rule, Sdk, Unreadable};
+use crate::instance::CAPTURE;
 use crate::oci::{self, Refusal};
 use crate::reference::Reference;
 use crate::ui::Style;
@@ -22,7 +23,7 @@ use crate::ui::Style;
 /// whether it loads, or what stands against it and where that is known from. Nothing of it runs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A .wasm file, or REGISTRY/REPOSITORY[:TAG][@DIGEST].
+    /// A .wasm file, REGISTRY/REPOSITORY[:TAG][@DIGEST], or `capture` for the capture filter.
     #[arg(value_name = "FILE|REF")]
     plugin: String,
 
@@ -77,7 +78,9 @@ async fn inspect(args: Args, context: &Context<'_>) -> Result<()> {
         log: Vec::new(),
     };
     if args.wat {
-        let text = inspection::wat(&module.bytes).map_err(|reason| unfit(PluginProblem::Corrupt, &reason))?;
+        let bytes = module.bytes.clone();
+        let text =
+            aside(move || inspection::wat(&bytes)).await.map_err(|reason| unfit(PluginProblem::Corrupt, &reason))?;
         return output.raw(&format!("{}\n", text.trim_end()));
     }
     let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
@@ -91,7 +94,12 @@ async fn inspect(args: Args, context: &Context<'_>) -> Result<()> {
     let refused = refused.map(|refusal| Rule { why: refusal.rule.clone(), source: refusal.source.to_owned() });
     let progress = output.progress();
     progress.detail("trying the embedded host");
-    let loads_in = inspection::loads_in(&read, &module.bytes, refused.as_ref(), &context.home.cache().join("modules"));
+    let (bytes, cache) = (module.bytes.clone(), context.home.cache().join("modules"));
+    let (read, loads_in) = aside(move || {
+        let loads_in = inspection::loads_in(&read, &bytes, refused.as_ref(), &cache);
+        (read, loads_in)
+    })
+    .await;
     drop(progress);
     let result = InspectResult {
         plugin_digest: module.digest.clone(),
@@ -116,6 +124,9 @@ async fn inspect(args: Args, context: &Context<'_>) -> Result<()> {
 /// The module and its name; of an image what is known of that too.
 async fn load(args: &Args, context: &Context<'_>) -> Result<(String, Module, Option<Image>)> {
     let path = Path::new(&args.plugin);
+    if args.plugin == CAPTURE && !path.exists() {
+        return Ok((CAPTURE.to_owned(), bundle::capture(), None));
+    }
     if path.exists() || !Reference::is_meant(&args.plugin) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         return Ok((name.clone(), bundle::read(&name, &PathBuf::from(path))?, None));
@@ -149,10 +160,11 @@ fn describe(name: &str, result: &InspectResult, style: Style) -> String {
     line("size", &format!("{} bytes, {} functions", result.size, result.functions));
     line("ABI", result.abi.as_deref().unwrap_or("none"));
     let sdk = result.sdk.as_ref().map(|sdk| format!("{} {}", sdk.name, sdk.version.as_deref().unwrap_or_default()));
+    let sdk = sdk.as_deref().map(printable);
     let unknown = "not told by its bytes";
     line("SDK", sdk.as_deref().map_or(unknown, str::trim));
     let compiler = [result.language.as_deref(), result.compiler.as_deref()].into_iter().flatten();
-    let compiler = compiler.collect::<Vec<_>>().join(", ");
+    let compiler = printable(&compiler.collect::<Vec<_>>().join(", "));
     line("compiler", if compiler.is_empty() { unknown } else { &compiler });
     line("root ids", result.root_ids.as_deref().unwrap_or(unknown));
     for memory in &result.memories {
@@ -166,8 +178,11 @@ fn describe(name: &str, result: &InspectResult, style: Style) -> String {
         line("image", &image.reference);
         line("layout", image.layout);
     }
-    let sections: Vec<String> =
-        result.custom_sections.iter().map(|section| format!("{} ({} bytes)", section.name, section.size)).collect();
+    let sections: Vec<String> = result
+        .custom_sections
+        .iter()
+        .map(|section| format!("{} ({} bytes)", printable(&section.name), section.size))
+        .collect();
     if !sections.is_empty() {
         line("sections", &sections.join(", "));
     }
@@ -182,7 +197,7 @@ fn describe(name: &str, result: &InspectResult, style: Style) -> String {
         let mark = if host.ok { style.good("ok") } else { style.bad("no") };
         text.push_str(&format!("  {:<9} {:<6} {mark}", host.host, host.version));
         if let Some(why) = &host.why {
-            text.push_str(&format!("  {why}"));
+            text.push_str(&format!("  {}", printable(why)));
         }
         text.push_str(&format!("  {}\n", style.dim(&format!("({})", host.source))));
     }
@@ -191,9 +206,9 @@ fn describe(name: &str, result: &InspectResult, style: Style) -> String {
 
 fn groups<'a>(items: impl Iterator<Item = (&'a str, &'a str)> + Clone, order: &[&str], text: &mut String) {
     for group in order {
-        let mut names: Vec<&str> = Vec::new();
+        let mut names: Vec<String> = Vec::new();
         // The same function may be imported under two types.
-        for (_, name) in items.clone().filter(|(of, _)| of == group) {
+        for name in items.clone().filter(|(of, _)| of == group).map(|(_, name)| printable(name)) {
             if !names.contains(&name) {
                 names.push(name);
             }

@@ -21,20 +21,18 @@ pub mod run;
 pub mod status;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapters::registry::{Access, Registry, Transport};
 use crate::args::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::harness::{Kind, Module, prepare_image};
-use crate::instance::{CAPTURE, PluginSource, Spec};
+use crate::harness::{Kind, prepare_image};
+use crate::instance::{PluginSource, Spec};
 use crate::oci;
 use crate::reference::Reference;
-use crate::state::Home;
+use crate::state::{Home, keep_module};
 use crate::ui::{Output, Progress};
-use crate::{builder, bundle};
 
 /// What every command receives.
 pub struct Context<'a> {
@@ -100,23 +98,8 @@ async fn image(reference: &Reference, transport: &Transport, context: &Context<'
             refusal.by, refusal.rule
         ));
     }
-    let module = oci::keep(&pulled.module, &context.home.cache())?;
+    let module = keep_module(&pulled.module.digest, &pulled.module.bytes, &context.home.cache())?;
     Ok(PluginSource::Image { reference: reference.to_string(), image_digest: pulled.image_digest, module })
-}
-
-/// A module that is a file, or built from a directory, or carried in this
-/// binary; with the path it was read from.
-fn module_to_push(given: Option<&Path>, progress: &Progress) -> Result<(Module, Option<PathBuf>)> {
-    let Some(path) = given else { return Ok((bundle::capture(), None)) };
-    if path == Path::new(CAPTURE) && !path.exists() {
-        return Ok((bundle::capture(), None));
-    }
-    if path.is_dir() {
-        let built = builder::build(path, &|what| progress.step(what))?;
-        return Ok((built.module, Some(built.path)));
-    }
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok((bundle::read(&name, path)?, Some(path.to_owned())))
 }
 
 /// Ctrl-C and SIGTERM end the work where it stands.
@@ -128,6 +111,18 @@ async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
         done = work => done,
         _ = interrupt.recv() => Err(Error::Interrupted),
         _ = terminate.recv() => Err(Error::Interrupted),
+    }
+}
+
+/// Work without a pause, where it holds up neither signals nor timers.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that ends cancels it, and nobody waits then.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Context, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
 use crate::error::{Error, Result};
+use crate::export::shell_word;
 use crate::oci::{self, Refusal};
 use crate::reference::Reference;
 
@@ -52,6 +53,13 @@ async fn pull(args: Args, context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let reference = Reference::parse(&args.reference)?;
     let path = args.to.clone().unwrap_or_else(|| PathBuf::from(format!("{}.wasm", reference.name())));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if path.is_dir() || directory.is_some_and(|directory| !directory.is_dir()) {
+        return Err(Error::Usage(format!(
+            "`{}` cannot be a file: name one in a directory that exists",
+            path.display()
+        )));
+    }
     let progress = output.progress();
     progress.step(&format!("pulling {reference}"));
     let registry = Registry::connect(&reference, &args.registry.transport(), Access::Pull).await?;
@@ -65,9 +73,13 @@ async fn pull(args: Args, context: &Context<'_>) -> Result<()> {
     for refusal in &pulled.refused {
         output.warn(format!("{} would refuse this image: {} ({})", refusal.by, refusal.rule, refusal.source));
     }
-    let tag = reference.tag.as_deref().unwrap_or("latest");
-    let repaired = reference.with_tag(tag)?;
-    let repair = (!pulled.refused.is_empty()).then(|| format!("spctl push {repaired} --plugin {}", path.display()));
+    let repair = (!pulled.refused.is_empty()).then(|| {
+        // A digest says nothing of the tag that others pull.
+        let tag = reference.tag.as_deref().unwrap_or(if reference.digest.is_some() { "TAG" } else { "latest" });
+        let place = format!("{}/{}:{tag}", reference.registry, reference.repository);
+        let plain = if args.registry.registry_plain_http { " --registry-plain-http" } else { "" };
+        format!("spctl push {place} --plugin {}{plain}", shell_word(&path.display().to_string()))
+    });
     if let Some(repair) = &repair {
         output.note(&format!("repair it: {repair}"));
     }

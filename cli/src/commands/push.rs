@@ -1,19 +1,20 @@
 //! `push`: a plugin to an image that the mesh is proved to load.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Context, interruptible};
+use super::{Context, aside, interruptible};
 use crate::adapters::registry::{Access, Registry};
 use crate::args::RegistryArgs;
 use crate::error::{Error, PluginProblem, RegistryProblem, Result};
 use crate::harness::Module;
 use crate::inspection::{self, LoadsIn, Unreadable};
+use crate::instance::CAPTURE;
 use crate::oci::{self, Layout, Origin};
 use crate::reference::Reference;
-use crate::ui::Output;
+use crate::{builder, bundle};
 
 /// Push a plugin to a registry, in a layout that Istio and Envoy Gateway load.
 ///
@@ -95,20 +96,31 @@ async fn push(args: Args, context: &Context<'_>) -> Result<()> {
     }
     let mut tags = vec![reference.with_tag(reference.wanted())?];
     for tag in &args.tag {
-        tags.push(reference.with_tag(tag)?);
+        let also = reference.with_tag(tag)?;
+        if !tags.contains(&also) {
+            tags.push(also);
+        }
     }
     let progress = output.progress();
-    let (module, place) = super::module_to_push(args.plugin.as_deref(), &progress)?;
+    if let Some(path) = args.plugin.as_ref().filter(|path| path.is_dir()) {
+        progress.step(&format!("building {}", path.display()));
+    }
+    let given = args.plugin.clone();
+    let (module, place) = aside(move || module_to_push(given)).await?;
     let name = place.as_deref().and_then(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "capture".into());
-    let abi = check(&name, &module, args.force, output)?;
+    progress.step(&format!("packing {name} ({} kB)", module.bytes.len().div_ceil(1000)));
+    let (judged, of, force) = (module.clone(), name.clone(), args.force);
+    let (abi, warnings) = aside(move || check(&of, &judged, force)).await?;
+    warnings.into_iter().for_each(|warning| output.warn(warning));
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().filter(|value| !value.is_empty());
     let origin = match &place {
         Some(path) => oci::origin(path, epoch.as_deref())?,
         None => Origin::default(),
     };
     let annotations = oci::annotations(&origin, &name, &abi, &module, &args.annotation);
-    let artifact = oci::build(args.layout, &module, &annotations).ok_or_else(|| Error::Registry {
+    let (layout, packed, said) = (args.layout, module.clone(), annotations.clone());
+    let artifact = aside(move || oci::build(layout, &packed, &said)).await.ok_or_else(|| Error::Registry {
         reference: reference.to_string(),
         problem: RegistryProblem::TooLarge,
         causes: vec![format!("the module has {} bytes, and what packs it some more", module.bytes.len())],
@@ -149,8 +161,23 @@ async fn push(args: Args, context: &Context<'_>) -> Result<()> {
     output.result(&result, |_| format!("{}\n", result.reference))
 }
 
-/// What no Envoy loads is not pushed; what some do not is said. The ABI version.
-fn check(name: &str, module: &Module, force: bool, output: &Output) -> Result<String> {
+/// A module that is a file, or built from a directory, or carried in this
+/// binary; with the path it was read from.
+fn module_to_push(given: Option<PathBuf>) -> Result<(Module, Option<PathBuf>)> {
+    let Some(path) = given.filter(|path| path != Path::new(CAPTURE) || path.exists()) else {
+        return Ok((bundle::capture(), None));
+    };
+    if path.is_dir() {
+        let built = builder::build(&path, &|_| ())?;
+        return Ok((built.module, Some(built.path)));
+    }
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((bundle::read(&name, &path)?, Some(path)))
+}
+
+/// What no Envoy loads is not pushed; what some do not is a warning. The ABI
+/// version, and the warnings.
+fn check(name: &str, module: &Module, force: bool) -> Result<(String, Vec<String>)> {
     let unfit = |problem, reason: String| Error::Plugin { plugin: name.to_owned(), problem, reason, log: Vec::new() };
     let read = inspection::read(&module.bytes).map_err(|unreadable| match unreadable {
         Unreadable::Component => {
@@ -163,7 +190,7 @@ fn check(name: &str, module: &Module, force: bool, output: &Output) -> Result<St
     let why = |verdict: &LoadsIn| verdict.why.clone().unwrap_or_default();
     let abi = read.abi.clone();
     match (refused.first(), abi) {
-        (None, Some(abi)) => Ok(abi),
+        (None, Some(abi)) => Ok((abi, Vec::new())),
         (first, abi) if refused.len() == verdicts.len() && !force => {
             let reason = first.map(|verdict| why(verdict)).unwrap_or_default();
             let problem = match &abi {
@@ -175,10 +202,9 @@ fn check(name: &str, module: &Module, force: bool, output: &Output) -> Result<St
             Err(unfit(problem, format!("no Envoy loads it: {reason}")))
         }
         (_, abi) => {
-            for verdict in refused {
-                output.warn(format!("{} {} does not load it: {}", verdict.host, verdict.version, why(verdict)));
-            }
-            Ok(abi.unwrap_or_else(|| "none".into()))
+            let warning =
+                |verdict: &&LoadsIn| format!("{} {} does not load it: {}", verdict.host, verdict.version, why(verdict));
+            Ok((abi.unwrap_or_else(|| "none".into()), refused.iter().map(warning).collect()))
         }
     }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::instance::too_new;
 use super::{Finding, Severity};
 use crate::bootstrap::{Bootstrap, Code, PathMap, Placed, Role};
+use crate::bundle::MODULE_MAX;
 use crate::error::{Error, PluginProblem, Result};
 use crate::harness::{
     Embedded, EnvoyBinary, FailurePolicy, Filter, Kind, Limits, Module, Own, Topology, missing_import,
@@ -18,9 +19,6 @@ use crate::harness::{
 use crate::instance::{InstanceStatus, fetch_module};
 use crate::logs::{Level, LogHub};
 use crate::state::{hex, read_small};
-
-/// As for a module that an instance is given.
-const MODULE_MAX: u64 = 256 << 20;
 
 /// What a bootstrap is tried with.
 pub struct Examiner<'a> {

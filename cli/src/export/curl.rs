@@ -12,14 +12,14 @@ pub(super) fn command(exchange: &Exchange) -> String {
     if !summary.redacted.is_empty() {
         text.push_str(&format!("# redacted: {}\n", summary.redacted.join(", ")));
     }
-    let mut parts = vec!["curl".to_owned(), "-X".to_owned(), quoted(&summary.method)];
+    let mut parts = vec!["curl".to_owned(), "-X".to_owned(), shell_word(&summary.method)];
     // The content coding was undone: the header would lie about the data.
     let decoded = exchange.request.body.as_ref().is_some_and(|body| body.decoded_from.is_some());
     for (name, value) in &exchange.request.headers {
         let left_out = OWN.contains(&name.as_str()) || (decoded && name == "content-encoding");
         if !left_out {
             parts.push("-H".into());
-            parts.push(quoted(&format!("{name}: {value}")));
+            parts.push(shell_word(&format!("{name}: {value}")));
         }
     }
     let mut pipe = String::new();
@@ -28,14 +28,14 @@ pub(super) fn command(exchange: &Exchange) -> String {
             text.push_str(&format!("# the body is cut: {} bytes passed\n", body.size));
         }
         if body.encoding == Encoding::Base64 {
-            pipe = format!("echo {} | base64 -d | ", quoted(&body.data));
+            pipe = format!("echo {} | base64 -d | ", shell_word(&body.data));
             parts.extend(["--data-binary".into(), "@-".into()]);
         } else {
             // `--data-raw` takes a leading `@` as it is.
-            parts.extend(["--data-raw".into(), quoted(&body.data)]);
+            parts.extend(["--data-raw".into(), shell_word(&body.data)]);
         }
     }
-    parts.push(quoted(&summary.url));
+    parts.push(shell_word(&summary.url));
     text.push_str(&pipe);
     text.push_str(&parts.join(" "));
     text.push('\n');
@@ -43,7 +43,10 @@ pub(super) fn command(exchange: &Exchange) -> String {
 }
 
 /// One shell word, whatever it holds.
-fn quoted(text: &str) -> String {
+pub fn shell_word(text: &str) -> String {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b)) {
+        return text.to_owned();
+    }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -53,6 +56,7 @@ mod tests {
 
     #[test]
     fn a_word_stays_one_word_for_the_shell() {
-        assert_eq!(quoted("it's $HOME `x`"), r"'it'\''s $HOME `x`'");
+        assert_eq!(shell_word("it's $HOME `x`"), r"'it'\''s $HOME `x`'");
+        assert_eq!((shell_word("POST"), shell_word("")), ("POST".into(), "''".into()));
     }
 }

@@ -3,6 +3,8 @@
 mod curl;
 mod har;
 
+pub use curl::shell_word;
+
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, TracesData};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

@@ -14,7 +14,7 @@ use crate::adapters::tls::Tls;
 use crate::bootstrap::{Bootstrap, Code, OriginTls};
 use crate::error::{Error, Result};
 use crate::harness::FailurePolicy;
-use crate::state::{hex, private_dir, write_private};
+use crate::state::{hex, keep_module};
 
 /// Envoy's own default for a remote module is the URI's timeout; this is generous.
 const FETCH: Duration = Duration::from_secs(60);
@@ -57,11 +57,7 @@ pub async fn plugins(bootstrap: &mut Bootstrap, cache: &Path) -> Result<Vec<Plug
 }
 
 fn kept(module: &[u8], cache: &Path) -> Result<PathBuf> {
-    let dir = cache.join("plugins");
-    private_dir(&dir).map_err(|source| Error::StateDir { path: dir.clone(), source })?;
-    let path = dir.join(format!("{}.wasm", hex(&Sha256::digest(module))));
-    write_private(&path, module)?;
-    Ok(path)
+    keep_module(&hex(&Sha256::digest(module)), module, cache)
 }
 
 fn found(path: &Path, bootstrap: &Bootstrap) -> Result<PathBuf> {

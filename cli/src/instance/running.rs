@@ -139,9 +139,14 @@ impl Instance {
     pub async fn status(&self) -> Result<InstanceStatus> {
         let addresses = self.harness.addresses();
         let url = |address: Option<SocketAddr>| address.map(|a| format!("http://{a}"));
-        let proxies = self.harness.proxies().await?;
+        let mut proxies = self.harness.proxies().await?;
         let state = if proxies.iter().all(|p| p.state == "serving") { "running" } else { "degraded" };
         let plugins = self.plugins.lock().await;
+        for served in proxies.iter_mut().flat_map(|proxy| &mut proxy.plugins) {
+            // A proxy knows the module; the image it came in is known here.
+            let slot = plugins.iter().find(|slot| slot.loaded.module.digest == served.plugin_digest);
+            served.image_digest = slot.and_then(|slot| slot.spec.source.image_digest().cloned());
+        }
         Ok(InstanceStatus {
             name: self.spec.name.clone(),
             harness: self.harness.kind().name().into(),
@@ -193,7 +198,7 @@ impl Instance {
         let loaded = plan::load(&spec, &mut warnings)?;
         let (old, new) = (slot.loaded.module.digest.clone(), loaded.module.digest.clone());
         let changed = request.force || old != new || loaded.configuration != slot.loaded.configuration;
-        let proxies = if changed {
+        let mut proxies = if changed {
             let generation = slot.load.generation + u32::from(request.force);
             let load = Load { number: slot.load.number + 1, generation, ..slot.load };
             self.replace(slot, spec, loaded, load).await?
@@ -201,11 +206,13 @@ impl Instance {
             slot.spec = spec;
             Vec::new()
         };
+        let image_digest = slot.spec.source.image_digest().cloned();
+        proxies.iter_mut().for_each(|proof| proof.image_digest.clone_from(&image_digest));
         Ok(Reloaded {
             plugin: request.plugin,
             old,
             new,
-            image_digest: slot.spec.source.image_digest().cloned(),
+            image_digest,
             changed,
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             rolled_back: false,

@@ -42,7 +42,7 @@ pub fn origin(file: &Path, source_date_epoch: Option<&str>) -> Result<Origin> {
             None => committed.and_then(|text| text.parse().ok()),
         };
     Ok(Origin {
-        source: git(directory, &["remote", "get-url", "origin"]).map(|url| without_credentials(&url)),
+        source: git(directory, &["remote", "get-url", "origin"]).and_then(|url| public_url(&url)),
         revision: revision.map(|revision| format!("{revision}{}", if changed { "-dirty" } else { "" })),
         created: seconds.and_then(|at| Timestamp::from_second(at).ok()).map(|at| at.to_string()),
     })
@@ -80,16 +80,19 @@ fn git(directory: &Path, args: &[&str]) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// `https://user:token@host/…` is how CI systems clone.
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            format!("{scheme}://{host}{path}")
-        }
-        None => url.to_owned(),
-    }
+/// A remote as others may see it: no directory of this machine, and no login,
+/// which CI systems clone with (`https://user:token@host/…`).
+fn public_url(url: &str) -> Option<String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // `user@host:path`.
+        let (login, path) = url.split_once('@')?;
+        let is_plain = !login.contains([':', '/']) && path.split_once(':').is_some_and(|(host, _)| !host.contains('/'));
+        return is_plain.then(|| url.to_owned());
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    matches!(scheme, "http" | "https" | "ssh" | "git").then(|| format!("{scheme}://{host}{path}"))
 }
 
 #[cfg(test)]
@@ -98,9 +101,17 @@ mod tests {
 
     #[test]
     fn tokens_in_urls_of_remotes_stay_here() {
-        assert_eq!(without_credentials("https://x:s3cret@github.com/a/b.git"), "https://github.com/a/b.git");
-        assert_eq!(without_credentials("git@github.com:a/b.git"), "git@github.com:a/b.git");
-        assert_eq!(without_credentials("https://h/a@b"), "https://h/a@b");
+        for (url, shown) in [
+            ("https://x:s3cret@github.com/a/b.git", Some("https://github.com/a/b.git")),
+            ("https://h/a?private_token=s3cret", Some("https://h/a")),
+            ("git@github.com:a/b.git", Some("git@github.com:a/b.git")),
+            ("https://h/a@b", Some("https://h/a@b")),
+            ("u:s3cret@h:r.git", None),
+            ("/home/u/r", None),
+            ("file:///home/u/r", None),
+        ] {
+            assert_eq!(public_url(url).as_deref(), shown, "{url}");
+        }
     }
 
     #[test]

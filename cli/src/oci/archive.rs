@@ -7,6 +7,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 
 use super::SIZE_MAX;
+use crate::error::printable;
 
 /// The one file that the mesh looks for.
 pub(super) const FILE: &str = "plugin.wasm";
@@ -95,25 +96,20 @@ fn search(reader: &mut Bounded<'_>, wanted: impl Fn(&str) -> bool) -> Result<Vec
         }
         let kind = entry.header().entry_type();
         if !kind.is_file() && !kind.is_contiguous() {
-            return Err(Unfit::Hostile(format!("`{}` is no file but {kind:?}", shown(&path))));
+            return Err(Unfit::Hostile(format!("`{}` is no file but {kind:?}", printable(&path))));
         }
         if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-            return Err(Unfit::Hostile(format!("`{}` leads out of the image", shown(&path))));
+            return Err(Unfit::Hostile(format!("`{}` leads out of the image", printable(&path))));
         }
         let size = entry.size();
         let mut module = Vec::new();
         entry.read_to_end(&mut module).map_err(broken)?;
         if module.len() as u64 != size {
-            return Err(Unfit::Broken(format!("`{}` ends after {} of {size} bytes", shown(&path), module.len())));
+            return Err(Unfit::Broken(format!("`{}` ends after {} of {size} bytes", printable(&path), module.len())));
         }
         return Ok(module);
     }
     Err(Unfit::Missing)
-}
-
-/// Names of others, without what a terminal would obey.
-fn shown(name: &str) -> String {
-    name.chars().take(120).flat_map(char::escape_debug).collect()
 }
 
 /// Reads so many bytes, then says so.

@@ -11,12 +11,11 @@ mod rules;
 
 pub use annotations::{Origin, annotations, origin};
 pub use layout::{Artifact, Descriptor, Layout, Manifest, build};
-pub use pull::{Pulled, keep, pull};
+pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 pub use rules::{Refusal, Shape};
 
-/// What Istio's agent and Envoy Gateway read of an image at most, in bytes
-/// (`ISTIO_WASM_MAX_BINARY_SIZE_BYTES`, its default).
-pub const SIZE_MAX: u64 = 256 << 20;
+/// What Istio's agent and Envoy Gateway read of an image at most, in bytes.
+pub const SIZE_MAX: u64 = crate::bundle::MODULE_MAX;
 /// Larger manifests are refused by registries themselves (distribution spec).
 pub const MANIFEST_MAX: u64 = 4 << 20;

@@ -1,17 +1,14 @@
 //! An image to a module: by the mesh's rules where it keeps them, else from
 //! wherever the module lies, with the rule that it breaks.
 
-use std::path::{Path, PathBuf};
-
 use super::archive::{self, Packing, Unfit};
 use super::layout::{Layout, MANIFESTS};
 use super::rules::{self, Holds, Refusal, Shape};
 use super::{Descriptor, MANIFEST_MAX, Manifest, SIZE_MAX};
 use crate::adapters::registry::{self, Registry};
-use crate::error::{Error, RegistryProblem, Result};
+use crate::error::{Error, RegistryProblem, Result, printable};
 use crate::harness::Module;
-use crate::reference::Reference;
-use crate::state::{private_dir, write_private};
+use crate::reference::{Reference, is_digest};
 
 /// A module and the image it came from.
 pub struct Pulled {
@@ -56,6 +53,10 @@ pub async fn pull(registry: &Registry, reference: &Reference, detail: &dyn Fn(&s
                 child.digest
             ));
         }
+        if !is_digest(&child.digest) {
+            let cause = format!("its index names an image `{}`", printable(&child.digest));
+            return Err(fail(RegistryProblem::Protocol, cause));
+        }
         found = registry.manifest(&child.digest, MANIFESTS, MANIFEST_MAX).await?;
         manifest = read(&found.bytes)?;
         if rules::is_index(&manifest, &found.content_type) {
@@ -94,15 +95,6 @@ pub async fn pull(registry: &Registry, reference: &Reference, detail: &dyn Fn(&s
     })
 }
 
-/// Writes a pulled module where running instances find it again.
-pub fn keep(module: &Module, cache: &Path) -> Result<PathBuf> {
-    let dir = cache.join("plugins");
-    private_dir(&dir).map_err(|source| Error::StateDir { path: dir.clone(), source })?;
-    let path = dir.join(format!("{}.wasm", module.digest));
-    write_private(&path, &module.bytes)?;
-    Ok(path)
-}
-
 fn strict(layout: Layout, blob: Vec<u8>) -> Result<Vec<u8>, Unfit> {
     match layout {
         Layout::Artifact => Ok(blob),
@@ -136,7 +128,7 @@ async fn anywhere(
             Err(unfit) => return Err(unfit_error(reference, unfit)),
         }
     }
-    let kinds: Vec<&str> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
+    let kinds: Vec<String> = manifest.layers.iter().map(|layer| printable(&layer.media_type)).collect();
     let what = if zstd { "no layer that is not packed with zstd" } else { "no layer" };
     let cause = format!("{what} holds a `plugin.wasm`; its layers: {}", kinds.join(", "));
     Err(registry::failed(reference, RegistryProblem::Layout, cause))

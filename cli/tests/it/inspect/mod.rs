@@ -79,3 +79,14 @@ pub fn differences(spctl: &Spctl, what: &str, module: &Path) -> Vec<String> {
     }
     found
 }
+
+#[test]
+fn a_module_writes_nothing_but_text_on_the_terminal() {
+    let spctl = Spctl::new();
+    let text = r#"(module (import "env" "\1b]0;mine\07\1b[2J\nloads in" (func)) (export "\1b[31mred" (func 0)))"#;
+    let module = spctl.file("evil.wasm", wat::parse_str(text).unwrap());
+    let ended = spctl.run(&["inspect", module.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(!ended.stdout.contains(['\x1b', '\x07']), "{:?}", ended.stdout);
+    assert_eq!(ended.stdout.lines().filter(|line| line.starts_with("loads in")).count(), 1, "{}", ended.stdout);
+}

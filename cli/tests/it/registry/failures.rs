@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::plugin;
@@ -17,11 +17,14 @@ fn relay(to: SocketAddr, pid: u32, after: u64, text: &'static str) -> SocketAddr
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let passed = Arc::new(AtomicU64::new(0));
-    let kill = move || {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        // A second piece may find it dead.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    };
+    let killed = Arc::new(AtomicBool::new(false));
+    let kill = Arc::new(move || {
+        // Once: its number may be another's afterwards.
+        if !killed.swap(true, Ordering::SeqCst) {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+    });
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.unwrap();
@@ -35,7 +38,7 @@ fn relay(to: SocketAddr, pid: u32, after: u64, text: &'static str) -> SocketAddr
                 let _ = std::io::copy(&mut back, &mut forth);
                 let _ = forth.shutdown(Shutdown::Both);
             });
-            let passed = Arc::clone(&passed);
+            let (passed, kill) = (Arc::clone(&passed), Arc::clone(&kill));
             std::thread::spawn(move || {
                 let mut piece = [0; 16 << 10];
                 while let Ok(read @ 1..) = client.read(&mut piece) {

@@ -216,7 +216,11 @@ fn images_run_and_reload_as_files_do() {
         let back = spctl.data(&["reload", "--plugin", &pinned]);
         assert_eq!((&back["new"], &back["image_digest"]), (&pushed["plugin_digest"], &pushed["image_digest"]));
         let served = &spctl.status()["proxies"][0]["plugins"][0];
-        assert_eq!(served["plugin_digest"], pushed["plugin_digest"], "{served}");
+        assert_eq!(
+            (&served["plugin_digest"], &served["image_digest"]),
+            (&pushed["plugin_digest"], &pushed["image_digest"]),
+            "{served}"
+        );
         let error = spctl.error(&["reload", "--plugin", &server.image("run/none:1")]);
         assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some("registry_not_found"), Some(40)));
     }
