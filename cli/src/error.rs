@@ -335,7 +335,10 @@ impl Error {
             Self::Demo(_) => "see `spctl logs --all`, then `spctl down` and try again".to_owned(),
             Self::Unwell { .. } => "each finding says what to do; `spctl doctor --fix` mends what can be mended without harm".to_owned(),
             Self::Incomplete { .. } => "see the drop counters in `spctl status` and the filter's lines in `spctl logs`".to_owned(),
-            Self::Registry { problem, .. } => problem.hint().to_owned(),
+            Self::Registry { problem, reference, .. } => {
+                let registry = reference.split('/').next().unwrap_or_default();
+                problem.hint().replace("spctl login REGISTRY", &format!("spctl login {registry}"))
+            }
             Self::Remote(report) => return report.hint.clone(),
             Self::Protocol(_) => "the instance may be of another spctl version: `spctl down`, then start it again".to_owned(),
             Self::Interrupted | Self::ClosedPipe | Self::Io { .. } => return None,

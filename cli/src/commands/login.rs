@@ -78,7 +78,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<()> {
         )?
     };
     let transport = args.way.transport();
-    block_on(interruptible(registry::check_login(&registry, &transport, &username, &password)))?;
+    let mut is_asked = true;
+    block_on(interruptible(async {
+        is_asked = registry::check_login(&registry, &transport, &username, &password).await?;
+        Ok(())
+    }))?;
+    if !is_asked {
+        output.warn(format!("{registry} asks nobody for a login: this one is kept, but not known to be right"));
+    }
     let stored = registry::store(&registry, &username, &password)?;
     let (kept, place) = match &stored {
         Stored::Helper(helper) => ("helper", helper.clone()),

@@ -21,6 +21,10 @@ pub enum RegistryProblem {
     Protocol,
     Hostile,
     TooLarge,
+    /// Larger than the registry, or a proxy before it, takes.
+    Limit,
+    /// The registry refuses it by an error of its own.
+    Rejected,
     Credentials,
 }
 
@@ -42,6 +46,8 @@ impl RegistryProblem {
             Self::Protocol => "registry_protocol",
             Self::Hostile => "registry_hostile",
             Self::TooLarge => "registry_too_large",
+            Self::Limit => "registry_limit",
+            Self::Rejected => "registry_rejected",
             Self::Credentials => "registry_credentials",
         }
     }
@@ -64,7 +70,9 @@ impl RegistryProblem {
             Self::Protocol => "the registry's answer was not understood",
             Self::Hostile => "the image is made to do harm and was not unpacked",
             Self::TooLarge => "it is larger than the mesh takes",
-            Self::Credentials => "the stored login cannot be read",
+            Self::Limit => "it is larger than the registry takes",
+            Self::Rejected => "the registry rejected the request",
+            Self::Credentials => "the place where logins are kept cannot be used",
         }
     }
 
@@ -97,6 +105,10 @@ impl RegistryProblem {
             Self::TooLarge => {
                 "Istio and Envoy Gateway read 256 MiB at most: build it in release mode, without debug sections"
             }
+            Self::Limit => {
+                "raise the limit of the registry, or of the proxy before it (nginx: `client_max_body_size`), or build in release mode"
+            }
+            Self::Rejected => "its own words say why: check the repository's name, and what this registry allows",
             Self::Credentials => "`spctl login REGISTRY` writes it anew; a credential helper must be on PATH",
         }
     }

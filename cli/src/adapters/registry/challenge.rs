@@ -6,53 +6,91 @@ use std::net::IpAddr;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use super::credentials::Credential;
 use super::failure::Failure;
-use super::{ERROR_BODY_MAX, bounded};
+use super::wire::{ERROR_BODY_MAX, bounded, of_response};
 use crate::error::RegistryProblem;
 use crate::reference::host;
 
-/// The `WWW-Authenticate` header of a registry; empty where anybody is let in.
+/// What a registry says of logins, with its `WWW-Authenticate` header; empty
+/// where anybody is let in.
 pub(super) async fn ask(http: &reqwest::Client, ping: &str) -> Result<String, Failure> {
     let response = http.get(ping).send().await?;
-    if response.status() != StatusCode::UNAUTHORIZED {
+    let status = response.status();
+    if status != StatusCode::UNAUTHORIZED {
+        // A registry that is down says nothing about logins.
+        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            return Err(of_response(response).await);
+        }
         return Ok(String::new());
     }
-    let header = response.headers().get("www-authenticate").and_then(|value| value.to_str().ok());
-    Ok(header.unwrap_or_default().to_owned())
+    let headers = response.headers().get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+    let headers: Vec<&str> = headers.collect();
+    Ok(headers.iter().find(|header| is_bearer(header)).or(headers.first()).copied().unwrap_or_default().to_owned())
 }
 
-/// An identity token (what `docker login` stores for some registries) for an
-/// access token: distribution's OAuth2 token endpoint.
-pub(super) async fn exchange(
+/// Whether tokens are wanted.
+pub(super) fn is_bearer(challenge: &str) -> bool {
+    challenge.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "))
+}
+
+/// A token for `scopes` from where the challenge says (distribution
+/// `docs/content/spec/auth/token.md` and, for an identity token, `oauth.md`).
+pub(super) async fn token(
     http: &reqwest::Client,
     challenge: &str,
-    scope: &str,
-    identity: &str,
+    scopes: &[String],
+    credential: &Credential,
 ) -> Result<String, Failure> {
     #[derive(Deserialize)]
     struct Granted {
-        access_token: String,
+        token: Option<String>,
+        access_token: Option<String>,
     }
-    let Some(realm) = parameter(challenge, "realm") else {
-        return Err(Failure::new(RegistryProblem::Protocol, "it names no place where its identity token is taken"));
+    let protocol = |why: &str| Failure::new(RegistryProblem::Protocol, why);
+    let realm = parameter(challenge, "realm").and_then(|realm| reqwest::Url::parse(realm).ok());
+    let mut realm = realm.ok_or_else(|| protocol("it names no place that gives tokens"))?;
+    let service = parameter(challenge, "service");
+    let request = if let Credential::Identity(identity) = credential {
+        let form: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("client_id", "spctl")
+            .append_pair("service", service.unwrap_or_default())
+            .append_pair("scope", &scopes.join(" "))
+            .append_pair("refresh_token", identity)
+            .finish();
+        http.post(realm).header("content-type", "application/x-www-form-urlencoded").body(form)
+    } else {
+        let pairs = service.map(|service| ("service", service)).into_iter();
+        realm.query_pairs_mut().extend_pairs(pairs.chain(scopes.iter().map(|scope| ("scope", scope.as_str()))));
+        match credential {
+            Credential::Basic { username, password } => http.get(realm).basic_auth(username, Some(password)),
+            _ => http.get(realm),
+        }
     };
-    let form: String = form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "refresh_token")
-        .append_pair("client_id", "spctl")
-        .append_pair("service", parameter(challenge, "service").unwrap_or_default())
-        .append_pair("scope", scope)
-        .append_pair("refresh_token", identity)
-        .finish();
-    let request = http.post(realm).header("content-type", "application/x-www-form-urlencoded").body(form);
     let response = request.send().await?;
-    let status = response.status();
-    let body = bounded(response, ERROR_BODY_MAX).await?;
-    if !status.is_success() {
-        return Err(Failure::of_status(status.as_u16(), &body));
+    if !response.status().is_success() {
+        let mut failure = of_response(response).await;
+        if failure.problem == RegistryProblem::NotFound {
+            failure.problem = RegistryProblem::Protocol;
+        }
+        failure.causes.push("said by the server that gives its tokens".into());
+        return Err(failure);
     }
-    let granted: Granted = serde_json::from_slice(&body)
-        .map_err(|e| Failure::new(RegistryProblem::Protocol, format!("its token cannot be read: {e}")))?;
-    Ok(granted.access_token)
+    let body = bounded(response, ERROR_BODY_MAX).await.map_err(|failure| match failure.problem {
+        RegistryProblem::TooLarge => protocol("its token is an answer without an end"),
+        _ => failure,
+    })?;
+    // The answer holds a secret: it is not quoted.
+    let granted: Granted = serde_json::from_slice(&body).map_err(|_| protocol("its token cannot be read"))?;
+    let token = granted.token.filter(|token| !token.is_empty()).or(granted.access_token).unwrap_or_default();
+    if token.is_empty() {
+        return Err(protocol("its token server gave no token"));
+    }
+    if !token.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+        return Err(protocol("its token holds characters that no header may"));
+    }
+    Ok(token)
 }
 
 /// Why Istio's agent would not answer this challenge (istio/istio
@@ -98,6 +136,7 @@ mod tests {
         assert_eq!(parameter(challenge, "realm"), Some("https://auth.r.io/token"));
         assert_eq!(parameter(challenge, "service"), Some("r.io"));
         assert_eq!(parameter("Basic", "realm"), None);
+        assert!(is_bearer(challenge) && is_bearer("bearer realm=x") && !is_bearer("Basic realm=x") && !is_bearer(""));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::reference::{HUB, Reference};
 /// Docker Hub's key in every file of this kind.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// What helpers answer when they hold nothing (docker/docker-credential-helpers `credentials/error.go`).
-const NOTHING: &str = "credentials not found";
+pub(super) const NOTHING: &str = "credentials not found";
 
 /// A login. No `Debug`: it must not get into a log.
 pub(super) enum Credential {
@@ -104,8 +104,14 @@ fn files() -> Vec<Place> {
     docker.into_iter().chain(runtime.into_iter().chain(config).map(podman)).collect()
 }
 
+/// The file that logins are written to: the one that is read.
+pub(super) fn login_file() -> Option<PathBuf> {
+    let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|name| !name.is_empty());
+    named.map(PathBuf::from).or_else(docker_file)
+}
+
 /// The file that Docker and ORAS share.
-pub(super) fn docker_file() -> Option<PathBuf> {
+fn docker_file() -> Option<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let directory = from("DOCKER_CONFIG").or_else(|| from("HOME").map(|home| home.join(".docker")))?;
     Some(directory.join("config.json"))

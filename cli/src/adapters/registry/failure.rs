@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use oras::errors::{OciDistributionError, OciErrorCode};
+use oras::errors::OciErrorCode;
 use tokio_rustls::rustls;
 
 use crate::error::{Error, RegistryProblem};
@@ -53,55 +53,36 @@ impl Failure {
             (429, _) | (_, Some(OciErrorCode::Toomanyrequests)) => RegistryProblem::RateLimit,
             (401, _) | (_, Some(OciErrorCode::Unauthorized)) => RegistryProblem::Unauthorized,
             (403, _) | (_, Some(OciErrorCode::Denied)) => RegistryProblem::Denied,
-            (413, _) => RegistryProblem::TooLarge,
+            (413, _) => RegistryProblem::Limit,
             (400, Some(OciErrorCode::DigestInvalid | OciErrorCode::SizeInvalid)) => RegistryProblem::Truncated,
             (404, Some(OciErrorCode::BlobUploadUnknown)) => RegistryProblem::Truncated,
             (404, _) => RegistryProblem::NotFound,
             (500.., _) => RegistryProblem::Failed,
+            (_, Some(_)) => RegistryProblem::Rejected,
             _ => RegistryProblem::Protocol,
         };
         let passing = matches!(status, 408 | 429 | 500 | 502 | 503 | 504) || problem == RegistryProblem::Truncated;
-        let said = match envelope {
-            Some(envelope) => envelope.errors.iter().map(|error| quoted(&error.message)).collect::<Vec<_>>().join("; "),
+        let text = match envelope {
+            Some(envelope) => envelope.errors.iter().take(3).map(said).collect::<Vec<_>>().join("; "),
             None => quoted(&String::from_utf8_lossy(body)),
         };
         let cause =
-            if said.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {said}") };
+            if text.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {text}") };
         Self { passing, ..Self::new(problem, cause) }
     }
+}
+
+/// A registry's code and message.
+fn said(error: &oras::errors::OciError) -> String {
+    let code = serde_json::to_value(&error.code).ok();
+    let code = code.as_ref().and_then(serde_json::Value::as_str).map(quoted).unwrap_or_default();
+    let message = quoted(&error.message);
+    if message.is_empty() || code.is_empty() { code + &message } else { format!("{code}: {message}") }
 }
 
 /// A registry's own words, on one line of the terminal.
 fn quoted(text: &str) -> String {
     text.trim().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-impl From<OciDistributionError> for Failure {
-    fn from(error: OciDistributionError) -> Self {
-        use OciDistributionError as E;
-        match error {
-            E::AuthenticationFailure(body) => {
-                let said = Self::of_status(401, body.as_bytes());
-                Self { problem: RegistryProblem::Unauthorized, ..said }
-            }
-            E::UnauthorizedError { .. } => Self::of_status(401, b""),
-            E::ServerError { code, message, .. } => Self::of_status(code, message.as_bytes()),
-            E::RegistryError { envelope, .. } => {
-                let status = match envelope.errors.first().map(|error| &error.code) {
-                    Some(OciErrorCode::Unauthorized) => 401,
-                    Some(OciErrorCode::Denied) => 403,
-                    Some(OciErrorCode::Toomanyrequests) => 429,
-                    Some(OciErrorCode::DigestInvalid | OciErrorCode::SizeInvalid) => 400,
-                    _ => 404,
-                };
-                Self::of_status(status, &serde_json::to_vec(&envelope).unwrap_or_default())
-            }
-            E::DigestError(error) => Self::new(RegistryProblem::Digest, error.to_string()),
-            E::RequestError(error) => error.into(),
-            E::IoError(error) => error.into(),
-            other => Self::new(RegistryProblem::Protocol, quoted(&other.to_string())),
-        }
-    }
 }
 
 impl From<reqwest::Error> for Failure {
@@ -147,9 +128,6 @@ pub(super) fn of_chain(error: &(dyn StdError + 'static)) -> Failure {
         }
         if error.is::<rustls::Error>() || inner.and_then(io::Error::get_ref).is_some_and(|e| e.is::<rustls::Error>()) {
             problem = Some(RegistryProblem::Tls);
-        }
-        if let Some(error) = error.downcast_ref::<oras::errors::DigestError>() {
-            return Failure::new(RegistryProblem::Digest, error.to_string());
         }
         if let Some(error) = error.downcast_ref::<reqwest::Error>() {
             if error.is_timeout() {

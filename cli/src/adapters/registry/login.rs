@@ -1,5 +1,6 @@
 //! Logins kept where Docker and ORAS look for them: a credential helper where
-//! one is configured, else their file, readable by its owner alone.
+//! one is configured, else their file or the one that REGISTRY_AUTH_FILE names,
+//! readable by its owner alone.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::credentials::{docker_file, key};
-use crate::error::{Error, Result};
+use super::credentials::{NOTHING, key, login_file};
+use crate::error::{Error, RegistryProblem, Result};
 use crate::state::{private_dir, read_small, write_private};
 
 const FILE_MAX: u64 = 4 << 20;
@@ -30,7 +31,7 @@ pub fn store(registry: &str, username: &str, password: &str) -> Result<Stored> {
     let key = key(registry);
     if let Some(helper) = helper(&config, &key) {
         let login = json!({"ServerURL": key, "Username": username, "Secret": password}).to_string();
-        ask(&helper, "store", &login)?;
+        ask(registry, &helper, "store", &login)?;
         return Ok(Stored::Helper(helper));
     }
     let auths = config.entry("auths").or_insert_with(|| json!({}));
@@ -45,9 +46,10 @@ pub fn forget(registry: &str) -> Result<Option<Stored>> {
     let (path, mut config) = config()?;
     let key = key(registry);
     let by_helper = match helper(&config, &key) {
-        // Most helpers fail when there is nothing to erase.
-        Some(helper) => ask(&helper, "erase", &key).is_ok().then_some(Stored::Helper(helper)),
-        None => None,
+        Some(helper) => {
+            ask(registry, &helper, "erase", &key).map(|was_there| was_there.then_some(Stored::Helper(helper)))
+        }
+        None => Ok(None),
     };
     let removed = match config.get_mut("auths") {
         Some(Value::Object(auths)) => auths.remove(&key).is_some(),
@@ -55,14 +57,13 @@ pub fn forget(registry: &str) -> Result<Option<Stored>> {
     };
     if removed {
         write(&path, &config)?;
-        return Ok(Some(Stored::File(path)));
     }
-    Ok(by_helper)
+    Ok(by_helper?.or(removed.then_some(Stored::File(path))))
 }
 
 /// The file, through a link where it is one, and what it says.
 fn config() -> Result<(PathBuf, Map<String, Value>)> {
-    let path = docker_file()
+    let path = login_file()
         .ok_or_else(|| Error::Usage("neither DOCKER_CONFIG nor HOME is set: there is no place for a login".into()))?;
     let path = std::fs::canonicalize(&path).unwrap_or(path);
     match read_small(&path, FILE_MAX) {
@@ -96,23 +97,34 @@ fn helper(config: &Map<String, Value>, key: &str) -> Option<String> {
 }
 
 /// A verb of the helper protocol; the secret goes over its standard input.
-fn ask(helper: &str, verb: &str, input: &str) -> Result<()> {
+/// False: the helper holds no such login.
+fn ask(registry: &str, helper: &str, verb: &str, input: &str) -> Result<bool> {
     let program = format!("docker-credential-{helper}");
-    let io = |source| Error::Io { what: format!("the credential helper `{program}` cannot be run"), source };
+    let problem = RegistryProblem::Credentials;
+    let failed = |cause: String| Error::Registry { reference: registry.to_owned(), problem, causes: vec![cause] };
+    let io = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => failed(format!("the credential helper `{program}` is not on PATH")),
+        _ => failed(format!("the credential helper `{program}` cannot be run: {error}")),
+    };
     let mut child = Command::new(&program)
         .arg(verb)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(io)?;
     // A helper that does not read its input fails below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-    if child.wait().map_err(io)?.success() {
-        return Ok(());
+    let ended = child.wait_with_output().map_err(io)?;
+    if ended.status.success() {
+        return Ok(true);
     }
-    let source = std::io::Error::other("it ended with an error");
-    Err(Error::Io { what: format!("`{program} {verb}` failed"), source })
+    let said = [ended.stdout, ended.stderr].concat();
+    if verb == "erase" && String::from_utf8_lossy(&said).contains(NOTHING) {
+        return Ok(false);
+    }
+    // Its output may hold what it should have kept: only the name is told.
+    Err(failed(format!("`{program} {verb}` ended with an error")))
 }
 
 fn unusable(path: &Path, why: &str) -> Error {

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oras::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::client_config;
 use super::failure::Failure;
 use crate::adapters::tls;
 use crate::error::RegistryProblem;
@@ -31,8 +29,10 @@ pub struct Transport {
 /// A registry's way of being spoken to.
 pub(super) struct Spoken {
     pub(super) scheme: &'static str,
-    pub(super) client: ClientConfig,
     pub(super) http: reqwest::Client,
+    /// Without a limit to the silence before an answer, which for the HTTP
+    /// library begins before the body is sent.
+    pub(super) upload: reqwest::Client,
 }
 
 impl Transport {
@@ -41,29 +41,26 @@ impl Transport {
         let _ = ring::default_provider().install_default();
         let plain = self.plain_http || (reference.is_loopback() && !speaks_tls(&reference.registry).await?);
         let certificates = self.certificates(&reference.registry)?;
-        let mut client = client_config();
-        client.protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
-        client.extra_root_certificates = certificates
-            .iter()
-            .map(|der| Certificate { encoding: CertificateEncoding::Der, data: der.to_vec() })
-            .collect();
         let proxies = Proxies::of(reference, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-        client.http_proxy = proxies.http.clone();
-        client.https_proxy = proxies.https.clone();
-        client.no_proxy = Some(proxies.none.clone());
-        let mut http = reqwest::Client::builder()
-            .user_agent(client.user_agent)
-            .connect_timeout(CONNECT)
-            .read_timeout(READ)
-            .tls_certs_merge(certificates.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok()));
-        let none = || reqwest::NoProxy::from_string(&proxies.none);
-        if let Some(url) = &proxies.https {
-            http = http.proxy(reqwest::Proxy::https(url)?.no_proxy(none()));
-        }
-        if let Some(url) = &proxies.http {
-            http = http.proxy(reqwest::Proxy::http(url)?.no_proxy(none()));
-        }
-        Ok(Spoken { scheme: if plain { "http" } else { "https" }, client, http: http.build()? })
+        let builder = || -> Result<reqwest::ClientBuilder, Failure> {
+            let mut http = reqwest::Client::builder()
+                .user_agent(concat!("spctl/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .tls_certs_merge(certificates.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok()));
+            let none = || reqwest::NoProxy::from_string(&proxies.none);
+            if let Some(url) = &proxies.https {
+                http = http.proxy(reqwest::Proxy::https(url)?.no_proxy(none()));
+            }
+            if let Some(url) = &proxies.http {
+                http = http.proxy(reqwest::Proxy::http(url)?.no_proxy(none()));
+            }
+            Ok(http)
+        };
+        Ok(Spoken {
+            scheme: if plain { "http" } else { "https" },
+            http: builder()?.read_timeout(READ).build()?,
+            upload: builder()?.build()?,
+        })
     }
 
     /// The file that was named, and what Docker and Podman keep for this registry.

@@ -1,26 +1,20 @@
-//! Who is let in: basic and token authentication, TLS with a private CA, and
-//! where logins are looked for and kept.
+//! Who is let in: basic authentication, TLS with a private CA, and where logins
+//! are looked for and kept.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use axum::Json;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::SigningKey;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{istio_loads_with, plugin};
-use crate::common::{self, Ended, Spctl, tool};
+use crate::common::{Ended, Spctl, tool};
 
-const USER: &str = "ada";
-const PASSWORD: &str = "s3cret-pass";
+pub(super) const USER: &str = "ada";
+pub(super) const PASSWORD: &str = "s3cret-pass";
 
 /// A registry that wants USER's PASSWORD.
 fn with_htpasswd() -> Option<Server> {
@@ -40,7 +34,7 @@ fn with_realm(realm: &str) -> Option<Server> {
 }
 
 /// spctl with files of its own for everything that holds logins.
-fn run(spctl: &Spctl, args: &[&str], environment: &[(&str, &str)], stdin: &str) -> Ended {
+pub(super) fn run(spctl: &Spctl, args: &[&str], environment: &[(&str, &str)], stdin: &str) -> Ended {
     let mut command = spctl.command(args);
     command
         .env("HOME", spctl.home.path())
@@ -65,13 +59,13 @@ fn run(spctl: &Spctl, args: &[&str], environment: &[(&str, &str)], stdin: &str) 
 }
 
 #[track_caller]
-fn refused(ended: &Ended, code: &str) {
+pub(super) fn refused(ended: &Ended, code: &str) {
     assert!(ended.stdout.contains(&format!("\"code\":\"{code}\"")), "{code}: {}{}", ended.stdout, ended.stderr);
     assert_eq!(ended.code, 40);
 }
 
 #[track_caller]
-fn done(ended: &Ended) -> String {
+pub(super) fn done(ended: &Ended) -> String {
     assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
     ended.stdout.clone()
 }
@@ -85,7 +79,9 @@ fn basic_authentication_with_logins_from_everywhere() {
     let image = server.image("auth/p:1");
     let push = ["push", &image, "--plugin", module.to_str().unwrap(), "-o", "json"];
     let pull = ["pull", &image, "-f", "p.wasm", "-o", "json"];
-    refused(&run(&spctl, &push, &[], ""), "registry_unauthorized");
+    let stranger = run(&spctl, &push, &[], "");
+    refused(&stranger, "registry_unauthorized");
+    assert!(stranger.stdout.contains(&format!("spctl login {registry}")), "{}", stranger.stdout);
 
     // A wrong login is not kept.
     let login = ["login", &registry, "--username", USER, "--password-stdin", "-o", "json"];
@@ -187,8 +183,9 @@ fn a_credential_helper_keeps_the_login() {
     // A helper as Docker's are: a verb, JSON or the server's name on stdin.
     let helper = spctl.file(
         "docker-credential-test",
-        "#!/bin/sh\nkept=$(dirname \"$0\")/kept\ncase $1 in\nstore) cat >\"$kept\" ;;\nerase) rm \"$kept\" ;;\n\
-         get) [ -f \"$kept\" ] || { echo credentials not found in native keychain; exit 1; }; cat \"$kept\" ;;\nesac\n",
+        "#!/bin/sh\nkept=$(dirname \"$0\")/kept\ncase $1 in\nstore) cat >\"$kept\" ;;\nerase) [ ! -f \"$(dirname \"$0\")/locked\" ] || { echo keychain is locked: $(cat); exit 1; }\n\
+         [ -f \"$kept\" ] || { echo credentials not found in native keychain; exit 1; }; rm \"$kept\" ;;\n\
+                 get) [ -f \"$kept\" ] || { echo credentials not found in native keychain; exit 1; }; cat \"$kept\" ;;\nesac\n",
     );
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", spctl.home.path().display(), std::env::var("PATH").unwrap());
@@ -205,10 +202,53 @@ fn a_credential_helper_keeps_the_login() {
     done(&run(&spctl, &push, &path, ""));
     done(&run(&spctl, &["logout", &registry], &path, ""));
     assert!(!spctl.home.path().join("kept").exists());
-    // A helper that is not there: told, and tried without a login.
+    // Nothing to forget is no error, a helper that fails is one.
+    let nothing = done(&run(&spctl, &["logout", &registry, "-o", "json"], &path, ""));
+    assert!(nothing.contains("\"forgotten\":false"), "{nothing}");
+    done(&run(&spctl, &login, &path, PASSWORD));
+    std::fs::write(spctl.home.path().join("locked"), "").unwrap();
+    let locked = run(&spctl, &["logout", &registry, "-o", "json"], &path, "");
+    refused(&locked, "registry_credentials");
+    assert!(locked.stdout.contains("docker-credential-test erase"), "{}", locked.stdout);
+    // A helper that is not there cannot keep a login.
+    let missing = run(&spctl, &login, &[], PASSWORD);
+    refused(&missing, "registry_credentials");
+    assert!(missing.stdout.contains("PATH"), "{}", missing.stdout);
+    // For pull: told, and tried without a login.
     let without = run(&spctl, &["pull", &image, "-f", "x.wasm"], &[], "");
     assert!(without.stderr.contains("credential helper"), "{}", without.stderr);
     assert_eq!(without.code, 40);
+}
+
+/// The file that Podman's variable names is the one that is written, too.
+#[test]
+fn the_file_that_is_named_is_written_and_read() {
+    let Some(server) = with_htpasswd() else { return };
+    let spctl = Spctl::new();
+    let module = plugin(&spctl, 16, 100);
+    let registry = server.address.to_string();
+    let image = server.image("auth/p:1");
+    let named = spctl.home.path().join("named.json");
+    let file = [("REGISTRY_AUTH_FILE", named.to_str().unwrap())];
+    let login = ["login", &registry, "--username", USER, "--password-stdin", "-o", "json"];
+    let kept = done(&run(&spctl, &login, &file, PASSWORD));
+    assert!(kept.contains("named.json") && named.exists(), "{kept}");
+    assert!(!spctl.home.path().join("docker/config.json").exists());
+    done(&run(&spctl, &["push", &image, "--plugin", module.to_str().unwrap()], &file, ""));
+    done(&run(&spctl, &["pull", &image, "-f", "p.wasm"], &file, ""));
+    let forgotten = done(&run(&spctl, &["logout", &registry, "-o", "json"], &file, ""));
+    assert!(forgotten.contains("\"forgotten\":true"), "{forgotten}");
+    refused(&run(&spctl, &["pull", &image, "-f", "p.wasm", "-o", "json"], &file, ""), "registry_unauthorized");
+}
+
+#[test]
+fn a_registry_that_asks_for_no_login_says_nothing_about_one() {
+    let Some(server) = Server::start() else { return };
+    let spctl = Spctl::new();
+    let registry = server.address.to_string();
+    let login = ["login", &registry, "--username", USER, "--password-stdin", "-o", "json"];
+    let kept = done(&run(&spctl, &login, &[], PASSWORD));
+    assert!(kept.contains("asks nobody for a login"), "{kept}");
 }
 
 /// A CA and a certificate of its for 127.0.0.1, as PEM files.
@@ -266,126 +306,4 @@ fn tls_with_a_private_ca() {
     if let Some(istio) = istio_loads_with(&image, &[("INSECURE", "1")]) {
         assert_eq!(istio["ok"], true, "{istio}");
     }
-}
-
-/// A token server: whoever says PASSWORD gets all that is asked for, others
-/// may pull from `public/…`. Its tokens are JWTs that docker-registry verifies.
-struct Tokens {
-    key: rcgen::KeyPair,
-    certificate: rcgen::Certificate,
-}
-
-impl Tokens {
-    fn token(&self, scope: &str, actions: &[&str]) -> String {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let repository = scope.split(':').nth(1).unwrap_or_default();
-        let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [STANDARD.encode(self.certificate.der())]});
-        let claims = json!({
-            "iss": "test-issuer", "sub": "", "aud": "test-service", "exp": now + 300, "nbf": now - 10, "iat": now,
-            "jti": "1", "access": [{"type": "repository", "name": repository, "actions": actions}],
-        });
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(&claims));
-        let signature = fixed(&self.key.sign(signed.as_bytes()).unwrap());
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-}
-
-/// ECDSA's two numbers, 32 bytes each, out of their ASN.1.
-fn fixed(der: &[u8]) -> Vec<u8> {
-    let mut numbers = Vec::new();
-    let mut at = 2;
-    for _ in 0..2 {
-        let length = usize::from(der[at + 1]);
-        let number = &der[at + 2..at + 2 + length];
-        let number = &number[number.len().saturating_sub(32)..];
-        numbers.extend(std::iter::repeat_n(0, 32 - number.len()));
-        numbers.extend_from_slice(number);
-        at += 2 + length;
-    }
-    numbers
-}
-
-async fn give(
-    State(tokens): State<std::sync::Arc<Tokens>>,
-    Query(query): Query<std::collections::HashMap<String, String>>,
-    headers: HeaderMap,
-) -> Response {
-    let scope = query.get("scope").cloned().unwrap_or_default();
-    assert_eq!(query.get("service").map(String::as_str), Some("test-service"));
-    let login = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    let known = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-    let actions: &[&str] = match login {
-        Some(login) if login == known => &["pull", "push"],
-        Some(_) => return (StatusCode::UNAUTHORIZED, "who are you?").into_response(),
-        None if scope.contains(":public/") => &["pull"],
-        None => &[],
-    };
-    Json(json!({"token": tokens.token(&scope, actions)})).into_response()
-}
-
-/// What `docker login` leaves for some registries: exchanged for an access token.
-async fn exchange(State(tokens): State<std::sync::Arc<Tokens>>, body: String) -> Response {
-    let form: std::collections::HashMap<String, String> =
-        form_urlencoded::parse(body.as_bytes()).into_owned().collect();
-    if form.get("grant_type").map(String::as_str) != Some("refresh_token") || form["refresh_token"] != PASSWORD {
-        return (StatusCode::UNAUTHORIZED, "no").into_response();
-    }
-    Json(json!({"access_token": tokens.token(&form["scope"], &["pull", "push"])})).into_response()
-}
-
-async fn token_server(tokens: Tokens) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = axum::Router::new()
-        .route("/token", axum::routing::get(give).post(exchange))
-        .with_state(std::sync::Arc::new(tokens));
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    address
-}
-
-#[test]
-fn token_authentication() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["issuer".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let bundle = dir.path().join("issuer.crt");
-    std::fs::write(&bundle, certificate.pem()).unwrap();
-    let realm = common::in_background(token_server(Tokens { key, certificate }));
-    let Some(server) = Server::start_with(
-        "",
-        &format!(
-            "auth: {{token: {{realm: \"http://{realm}/token\", service: test-service, issuer: test-issuer, rootcertbundle: {}}}}}",
-            bundle.display()
-        ),
-    ) else {
-        return;
-    };
-    let spctl = Spctl::new();
-    let module = plugin(&spctl, 14, 100);
-    let module = module.to_str().unwrap();
-    let registry = server.address.to_string();
-    let [private, public] = ["private/p:1", "public/p:1"].map(|path| server.image(path));
-    let push = |image: &str, environment: &[(&str, &str)]| {
-        run(&spctl, &["push", image, "--plugin", module, "-o", "json"], environment, "")
-    };
-    let pull = |image: &str| run(&spctl, &["pull", image, "-f", "p.wasm", "-o", "json"], &[], "");
-    let login = [("SPCTL_REGISTRY_USERNAME", USER), ("SPCTL_REGISTRY_PASSWORD", PASSWORD)];
-    refused(&push(&public, &[]), "registry_unauthorized");
-    let wrong = [("SPCTL_REGISTRY_USERNAME", USER), ("SPCTL_REGISTRY_PASSWORD", "other")];
-    refused(&push(&public, &wrong), "registry_unauthorized");
-    done(&push(&public, &login));
-    done(&push(&private, &login));
-    done(&pull(&public));
-    refused(&pull(&private), "registry_unauthorized");
-    let login = ["login", &registry, "--username", USER, "--password-stdin", "-o", "json"];
-    refused(&run(&spctl, &login, &[], "wrong"), "registry_unauthorized");
-    done(&run(&spctl, &login, &[], PASSWORD));
-    done(&pull(&private));
-    // An identity token in its place.
-    let file = spctl.home.path().join("docker/config.json");
-    let identity = json!({"auths": {&registry: {"auth": STANDARD.encode("00000000:"), "identitytoken": PASSWORD}}});
-    std::fs::write(&file, identity.to_string()).unwrap();
-    done(&pull(&private));
-    done(&push(&private, &[]));
 }

@@ -47,11 +47,29 @@ enum Lie {
     ShortToken,
     /// A token that no header may hold.
     BadToken,
+    EndlessToken,
+    /// 404 without an end.
+    EndlessError,
+    /// The token server is down so often.
+    TokenDown(u32),
+    /// The registry's first word is 503 so often.
+    PingDown(u32),
+    /// An error of its own, in the envelope.
+    Rejects,
+    /// A proxy's limit.
+    Limit,
+}
+
+impl Lie {
+    fn wants_token(self) -> bool {
+        matches!(self, Self::BadToken | Self::ShortToken | Self::EndlessToken | Self::TokenDown(_) | Self::PingDown(_))
+    }
 }
 
 struct Mock {
     lie: Lie,
     asked: AtomicU32,
+    pings: AtomicU32,
     manifest: Vec<u8>,
     layer: Vec<u8>,
     address: std::sync::OnceLock<SocketAddr>,
@@ -109,7 +127,14 @@ fn mock(lie: Lie, module: &[u8]) -> SocketAddr {
         Lie::NoJson => b"{\"schemaVersion\": 2,".to_vec(),
         _ => manifest.to_string().into_bytes(),
     };
-    let mock = Arc::new(Mock { lie, asked: AtomicU32::new(0), manifest, layer, address: std::sync::OnceLock::new() });
+    let mock = Arc::new(Mock {
+        lie,
+        asked: AtomicU32::new(0),
+        pings: AtomicU32::new(0),
+        manifest,
+        layer,
+        address: std::sync::OnceLock::new(),
+    });
     in_background(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -134,15 +159,28 @@ async fn answer(State(mock): State<Arc<Mock>>, request: Request) -> Response {
     };
     if path == "/v2/" {
         let realm = format!("Bearer realm=\"http://{}/token\",service=\"x\"", mock.address.get().unwrap());
+        let pinged = mock.pings.fetch_add(1, Ordering::SeqCst);
         return match mock.lie {
-            Lie::BadToken | Lie::ShortToken => {
-                (StatusCode::UNAUTHORIZED, [("www-authenticate", realm)]).into_response()
-            }
+            Lie::PingDown(times) if pinged < times => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            lie if lie.wants_token() => (StatusCode::UNAUTHORIZED, [("www-authenticate", realm)]).into_response(),
             Lie::Page => "<html>log in to the network</html>".into_response(),
             _ => "{}".into_response(),
         };
     }
     match mock.lie {
+        Lie::EndlessToken => return endless(),
+        Lie::EndlessError => return (StatusCode::NOT_FOUND, endless()).into_response(),
+        Lie::Rejects => return error(StatusCode::BAD_REQUEST, "NAME_INVALID"),
+        Lie::Limit => return (StatusCode::PAYLOAD_TOO_LARGE, "nginx").into_response(),
+        Lie::TokenDown(times) if path == "/token" && at < times => {
+            return (StatusCode::SERVICE_UNAVAILABLE, "upstream").into_response();
+        }
+        Lie::TokenDown(_) | Lie::PingDown(_) if path == "/token" => {
+            return json!({"token": "good"}).to_string().into_response();
+        }
+        Lie::TokenDown(_) | Lie::PingDown(_) if request.headers().get("authorization").is_none() => {
+            return error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED");
+        }
         Lie::BadToken => return json!({"token": "a\nx-evil: 1"}).to_string().into_response(),
         Lie::ShortToken if path == "/token" => return json!({"token": format!("t{at}")}).to_string().into_response(),
         Lie::ShortToken if path.contains("/manifests/") => {
@@ -211,6 +249,11 @@ fn each_lie_is_found_out_and_nothing_is_kept() {
         (Lie::BusyForLong, "registry_rate_limit"),
         (Lie::Down(u32::MAX), "registry_failed"),
         (Lie::BadToken, "registry_protocol"),
+        (Lie::EndlessToken, "registry_protocol"),
+        (Lie::EndlessError, "registry_not_found"),
+        (Lie::TokenDown(u32::MAX), "registry_failed"),
+        (Lie::PingDown(u32::MAX), "registry_failed"),
+        (Lie::Rejects, "registry_rejected"),
     ] {
         let image = format!("{}/p:1", mock(lie, &module));
         let error = spctl.error(&["pull", &image]);
@@ -229,7 +272,9 @@ fn each_lie_is_found_out_and_nothing_is_kept() {
 fn what_passes_is_waited_for_as_long_as_the_registry_says() {
     let spctl = Spctl::new();
     let module = std::fs::read(plugin(&spctl, 32, 100)).unwrap();
-    for (lie, at_least) in [(Lie::Busy(2), 2000), (Lie::Down(2), 1000)] {
+    for (lie, at_least) in
+        [(Lie::Busy(2), 2000), (Lie::Down(2), 1000), (Lie::TokenDown(2), 1000), (Lie::PingDown(2), 1000)]
+    {
         let image = format!("{}/p:1", mock(lie, &module));
         let started = Instant::now();
         spctl.data(&["pull", &image, "-f", "p.wasm"]);
@@ -271,8 +316,49 @@ fn proxy_variables_are_heeded() {
 fn a_bomb_takes_neither_memory_nor_time() {
     let spctl = Spctl::new();
     let module = std::fs::read(plugin(&spctl, 33, 100)).unwrap();
-    let image = format!("{}/p:1", mock(Lie::Bomb, &module));
-    let script = format!("ulimit -v 2000000; exec {} pull {image} -f p.wasm", env!("CARGO_BIN_EXE_spctl"));
+    for lie in [Lie::Bomb, Lie::EndlessToken, Lie::EndlessError] {
+        little_memory(&spctl, &format!("pull {}/p:1 -f p.wasm", mock(lie, &module)));
+    }
+}
+
+#[test]
+fn a_push_to_a_liar_ends_too() {
+    let spctl = Spctl::new();
+    let path = plugin(&spctl, 36, 100);
+    let module = std::fs::read(&path).unwrap();
+    let path = path.to_str().unwrap();
+    for (lie, code) in [
+        (Lie::BadToken, "registry_protocol"),
+        (Lie::EndlessToken, "registry_protocol"),
+        (Lie::EndlessError, "registry_not_found"),
+    ] {
+        let image = format!("{}/p:1", mock(lie, &module));
+        let error = spctl.error(&["push", &image, "--plugin", path]);
+        assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some(code), Some(40)), "{lie:?}: {error}");
+        little_memory(&spctl, &format!("push {image} --plugin {path}"));
+    }
+}
+
+#[test]
+fn a_registrys_own_reasons_are_shown() {
+    let spctl = Spctl::new();
+    let path = plugin(&spctl, 37, 100);
+    let module = std::fs::read(&path).unwrap();
+    for (lie, code, said) in [
+        (Lie::Rejects, "registry_rejected", "NAME_INVALID: said the mock"),
+        (Lie::Limit, "registry_limit", "413"),
+        (Lie::TokenDown(u32::MAX), "registry_failed", "503"),
+    ] {
+        let image = format!("{}/p:1", mock(lie, &module));
+        let error = spctl.error(&["push", &image, "--plugin", path.to_str().unwrap()]);
+        assert_eq!(error["code"], code, "{lie:?}: {error}");
+        assert!(error["causes"].to_string().contains(said), "{lie:?}: {error}");
+    }
+}
+
+/// Runs what must fail in time without much memory.
+fn little_memory(spctl: &Spctl, arguments: &str) {
+    let script = format!("ulimit -v 2000000; exec {} {arguments}", env!("CARGO_BIN_EXE_spctl"));
     let started = Instant::now();
     let ended = std::process::Command::new("sh")
         .args(["-c", &script])

@@ -7,6 +7,7 @@ mod hostile;
 mod layouts;
 mod server;
 mod shapes;
+mod tokens;
 
 use std::path::PathBuf;
 use std::process::Command;
