@@ -10,7 +10,7 @@ use super::credentials::Credential;
 use super::failure::Failure;
 use super::wire::{ERROR_BODY_MAX, bounded, of_response};
 use crate::error::RegistryProblem;
-use crate::reference::host;
+use crate::reference::{host, is_loopback};
 
 /// What a registry says of logins, with its `WWW-Authenticate` header; empty
 /// where anybody is let in.
@@ -32,6 +32,14 @@ pub(super) async fn ask(http: &reqwest::Client, ping: &str) -> Result<String, Fa
 /// Whether tokens are wanted.
 pub(super) fn is_bearer(challenge: &str) -> bool {
     challenge.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "))
+}
+
+/// Whether a registry that speaks TLS wants logins sent without.
+pub(super) fn betrays_logins(challenge: &str, base: &str) -> bool {
+    let plain = parameter(challenge, "realm").and_then(|realm| realm.strip_prefix("http://"));
+    base.starts_with("https://")
+        && is_bearer(challenge)
+        && plain.is_some_and(|rest| !is_loopback(host(rest.split(['/', '?', '#']).next().unwrap_or_default())))
 }
 
 /// A token for `scopes` from where the challenge says (distribution
@@ -137,6 +145,15 @@ mod tests {
         assert_eq!(parameter(challenge, "service"), Some("r.io"));
         assert_eq!(parameter("Basic", "realm"), None);
         assert!(is_bearer(challenge) && is_bearer("bearer realm=x") && !is_bearer("Basic realm=x") && !is_bearer(""));
+    }
+
+    #[test]
+    fn logins_do_not_leave_tls() {
+        let at = |realm: &str| format!("Bearer realm=\"{realm}\",service=\"x\"");
+        assert!(betrays_logins(&at("http://auth.r.io/token"), "https://r.io"));
+        assert!(!betrays_logins(&at("https://auth.r.io/token"), "https://r.io"));
+        assert!(!betrays_logins(&at("http://127.0.0.1:5001/token"), "https://127.0.0.1:5000"));
+        assert!(!betrays_logins(&at("http://auth.r.io/token"), "http://r.io"));
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl Registry {
         // A registry that is away is not waited for: the address may be wrong.
         let ping = format!("{}/v2/", registry.base);
         registry.challenge = retry::unless_refused(|| challenge::ask(&registry.http, &ping)).await.map_err(fail)?;
+        if challenge::betrays_logins(&registry.challenge, &registry.base) {
+            let cause = "it speaks TLS, and wants logins sent without";
+            return Err(failed(reference, RegistryProblem::Protocol, cause));
+        }
         registry.refused_by_istio = challenge::refused_by_istio(&registry.challenge);
         registry.warnings.extend(registry.refused_by_istio.clone());
         Ok(registry)
