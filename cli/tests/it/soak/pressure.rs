@@ -77,7 +77,8 @@ fn slow_uploads_by_the_hundred_stay_within_their_bound() {
         let (bounded, counts) = measure(harness, &["--config", config.to_str().unwrap()]);
         eprintln!("{harness}: grew by {plain} KiB without a filter, {bounded} KiB with; {counts:?}");
         // All of six hundred would be 36 MB.
-        let bound = plain + 12 * 1024 + room / 1024;
+        // What the proxy itself takes for so many differs by a few percent.
+        let bound = plain + plain / 20 + 12 * 1024 + room / 1024;
         assert!(bounded < bound, "{harness}: {bounded} KiB against {plain} KiB");
         let [captured, stored, dropped, truncated] = counts;
         // Bodies are cut before exchanges are lost; the first few fit. Thousands
