@@ -336,8 +336,7 @@ impl Error {
             Self::Unwell { .. } => "each finding says what to do; `spctl doctor --fix` mends what can be mended without harm".to_owned(),
             Self::Incomplete { .. } => "see the drop counters in `spctl status` and the filter's lines in `spctl logs`".to_owned(),
             Self::Registry { problem, reference, .. } => {
-                let registry = reference.split('/').next().unwrap_or_default();
-                problem.hint().replace("spctl login REGISTRY", &format!("spctl login {registry}"))
+                problem.hint(reference.split('/').next().unwrap_or_default())
             }
             Self::Remote(report) => return report.hint.clone(),
             Self::Protocol(_) => "the instance may be of another spctl version: `spctl down`, then start it again".to_owned(),

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
+use crate::state::hex;
 
 /// Docker Hub, which a reference without a registry means.
 pub const HUB: &str = "docker.io";
@@ -169,6 +172,11 @@ fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
         && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         && !tag.starts_with(['.', '-'])
+}
+
+/// `sha256:…` of some bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
 /// Only SHA-256: nothing else is in use, and Istio names files by it.

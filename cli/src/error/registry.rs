@@ -76,16 +76,20 @@ impl RegistryProblem {
         }
     }
 
-    pub(super) fn hint(self) -> &'static str {
-        match self {
+    pub(super) fn hint(self, registry: &str) -> String {
+        let hint = match self {
             Self::Unauthorized => {
-                "`spctl login REGISTRY` (or docker, podman login), or set SPCTL_REGISTRY_USERNAME and SPCTL_REGISTRY_PASSWORD"
+                return format!(
+                    "`spctl login {registry}` (or docker, podman login), or set SPCTL_REGISTRY_USERNAME and SPCTL_REGISTRY_PASSWORD"
+                );
             }
             Self::Denied => {
                 "ask for the right to this repository, or name one that is yours; some registries want it created first"
             }
             Self::NotFound => {
-                "check repository and tag; a private image may look as if it did not exist: `spctl login REGISTRY`"
+                return format!(
+                    "check repository and tag; a private image may look as if it did not exist: `spctl login {registry}`"
+                );
             }
             Self::Layout => "push the module itself with `spctl push`, which uses the layout that every Istio loads",
             Self::NotPlugin => "`spctl inspect FILE` says what a file is; a plugin is a core Wasm module",
@@ -97,7 +101,7 @@ impl RegistryProblem {
             }
             Self::Refused => "check host and port, and that it runs",
             Self::Unreachable => "check the name and the network; HTTPS_PROXY and NO_PROXY are heeded",
-            Self::RateLimit => "wait and try again; with `spctl login REGISTRY` more is allowed",
+            Self::RateLimit => return format!("wait and try again; with `spctl login {registry}` more is allowed"),
             Self::Truncated => "run it again: blobs that arrived are not sent again",
             Self::Failed => "try again later; its own log says more",
             Self::Protocol => "is there a registry at that address, and not another service or a proxy's login page?",
@@ -109,7 +113,8 @@ impl RegistryProblem {
                 "raise the limit of the registry, or of the proxy before it (nginx: `client_max_body_size`), or build in release mode"
             }
             Self::Rejected => "its own words say why: check the repository's name, and what this registry allows",
-            Self::Credentials => "`spctl login REGISTRY` writes it anew; a credential helper must be on PATH",
-        }
+            Self::Credentials => "mend or remove the file that is named; a credential helper must be on PATH",
+        };
+        hint.to_owned()
     }
 }

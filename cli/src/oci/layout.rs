@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{SIZE_MAX, archive};
 use crate::harness::Module;
-use crate::state::hex;
+use crate::reference::digest;
 
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -108,11 +107,6 @@ impl Artifact {
     pub fn digest(&self) -> String {
         digest(&self.manifest)
     }
-}
-
-/// `sha256:…` of some bytes.
-pub(super) fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
 /// Packs a module. `None`: with what the layout adds it is over the mesh's limit.

@@ -30,6 +30,13 @@ fn drive(address: std::net::SocketAddr, first: u64, count: u64) -> Served {
     runtime().block_on(load::run(address, first, count, CONCURRENCY, Arc::new(AtomicBool::new(false))))
 }
 
+/// Runs the capture filter with one worker before an upstream; the proxy's address.
+fn started(spctl: &Spctl, harness: &str, with: &[&str]) -> std::net::SocketAddr {
+    let upstream = format!("http://{}", in_background(upstream()));
+    let args = ["run", "--detach", "--harness", harness, "--workers", "1", "--upstream", &upstream];
+    address(&spctl.data(&[&args[..], with].concat())["instances"][0]["proxy_url"])
+}
+
 fn settled(status: &Value, captured: u64) -> bool {
     let counters = &status["counters"];
     counters["captured"] == captured
@@ -51,18 +58,7 @@ fn resident(spctl: &Spctl, harness: &str) -> u64 {
 fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
     for harness in native_harnesses() {
         let spctl = Spctl::new();
-        let up = in_background(upstream());
-        let data = spctl.data(&[
-            "run",
-            "--detach",
-            "--harness",
-            harness,
-            "--upstream",
-            &format!("http://{up}"),
-            "--workers",
-            "1",
-        ]);
-        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let proxy = started(&spctl, harness, &[]);
         assert_eq!(drive(proxy, 0, WARM_UP), Served { ok: WARM_UP, failed: 0 }, "{harness}");
         spctl.wait_status("the warm-up arrives", |s| settled(s, WARM_UP));
         let mut sent = WARM_UP;
@@ -91,25 +87,11 @@ fn a_hundred_thousand_requests_are_all_stored_and_memory_stays_flat() {
 fn a_failing_backend_costs_no_request_and_nothing_is_lost_silently() {
     for harness in native_harnesses() {
         let backend = in_background(Backend::start());
-        let up = in_background(upstream());
         let spctl = Spctl::new();
         // Small enough that the queue overflows while the backend is away.
         let config = spctl.file("capture.json", r#"{"limits": {"queue_bytes": 400000}}"#);
-        let data = spctl.data(&[
-            "run",
-            "--detach",
-            "--harness",
-            harness,
-            "--workers",
-            "1",
-            "--upstream",
-            &format!("http://{up}"),
-            "--backend",
-            &format!("http://{}", backend.address),
-            "--config",
-            config.to_str().unwrap(),
-        ]);
-        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let url = format!("http://{}", backend.address);
+        let proxy = started(&spctl, harness, &["--backend", &url, "--config", config.to_str().unwrap()]);
         let mut sent = 0;
         for mood in [Mood::Good, Mood::Busy, Mood::Nonsense, Mood::Slow, Mood::Good] {
             backend.set(mood);
@@ -144,7 +126,6 @@ fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
     /// Uploads under way when it dies may have been stored, and be dropped later.
     const UNKNOWN: u64 = 4 * 256;
     for harness in native_harnesses() {
-        let up = in_background(upstream());
         let spctl = Spctl::new();
         let backend = |listen: &str| {
             let args = ["run", "--detach", "--name", "store", "--no-plugin", "--listen", "127.0.0.1:0"];
@@ -152,10 +133,7 @@ fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
             data["instances"][0]["backend_url"].as_str().unwrap().to_owned()
         };
         let url = backend("127.0.0.1:0");
-        let (upstream, workers) = (format!("http://{up}"), ["--workers", "1"]);
-        let args = ["run", "--detach", "--harness", harness, "--upstream", &upstream, "--backend", &url];
-        let data = spctl.data(&[&args[..], &workers].concat());
-        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let proxy = started(&spctl, harness, &["--backend", &url]);
         let sent = requests();
         let load = std::thread::spawn(move || drive(proxy, 0, sent));
         while spctl.status()["counters"]["captured"].as_u64() < Some(sent / 5 * 2) {
@@ -186,22 +164,9 @@ fn a_backend_killed_midway_and_started_again_loses_only_what_is_counted() {
 #[test]
 fn a_backend_that_is_not_there_costs_no_request() {
     for harness in native_harnesses() {
-        let up = in_background(upstream());
         let spctl = Spctl::new();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let data = spctl.data(&[
-            "run",
-            "--detach",
-            "--harness",
-            harness,
-            "--workers",
-            "1",
-            "--upstream",
-            &format!("http://{up}"),
-            "--backend",
-            &format!("http://{nobody}"),
-        ]);
-        let proxy = address(&data["instances"][0]["proxy_url"]);
+        let proxy = started(&spctl, harness, &["--backend", &format!("http://{nobody}")]);
         assert_eq!(drive(proxy, 0, 3000), Served { ok: 3000, failed: 0 }, "{harness}");
         let status = spctl.wait_status("all are counted", |s| s["counters"]["captured"] == 3000);
         let counters = &status["counters"];

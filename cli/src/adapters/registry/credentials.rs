@@ -1,20 +1,24 @@
 //! Who we are to a registry: the environment, Docker's configuration with its
 //! credential helpers, Podman's and ORAS's files. Never an argument.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 
 use super::failed;
 use crate::error::{Error, RegistryProblem, Result};
 use crate::reference::{HUB, Reference};
+use crate::state::read_small;
 
 /// Docker Hub's key in every file of this kind.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// What helpers answer when they hold nothing (docker/docker-credential-helpers `credentials/error.go`).
 pub(super) const NOTHING: &str = "credentials not found";
+
+/// Podman's variable, which takes the place of all files.
+const AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// A file of logins is smaller.
+pub(super) const FILE_MAX: u64 = 4 << 20;
 
 /// A login. No `Debug`: it must not get into a log.
 pub(super) enum Credential {
@@ -42,10 +46,9 @@ pub(super) fn find(reference: &Reference) -> Result<Found> {
     }
     let mut warning = None;
     for file in files() {
-        let Ok(open) = File::open(&file.path) else { continue };
-        drop(open);
+        let Ok(logins) = read_small(&file.path, FILE_MAX) else { continue };
         for key in keys(reference, file.by_repository) {
-            match read(&file.path, &key) {
+            match get_credential_from_reader(logins.as_slice(), &key) {
                 Ok(DockerCredential::UsernamePassword(username, password)) => {
                     let credential = Credential::Basic { username, password };
                     return Ok(Found { credential, warning: None });
@@ -85,6 +88,11 @@ fn of_environment(reference: &Reference, variable: impl Fn(&str) -> Option<Strin
     }
 }
 
+/// A path that a variable of the environment names.
+fn from(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 struct Place {
     path: PathBuf,
     /// Podman has logins for single repositories too.
@@ -92,9 +100,8 @@ struct Place {
 }
 
 fn files() -> Vec<Place> {
-    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let podman = |path: PathBuf| Place { path, by_repository: true };
-    if let Some(path) = from("REGISTRY_AUTH_FILE") {
+    if let Some(path) = from(AUTH_FILE) {
         return vec![podman(path)];
     }
     let runtime = from("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
@@ -106,13 +113,11 @@ fn files() -> Vec<Place> {
 
 /// The file that logins are written to: the one that is read.
 pub(super) fn login_file() -> Option<PathBuf> {
-    let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|name| !name.is_empty());
-    named.map(PathBuf::from).or_else(docker_file)
+    from(AUTH_FILE).or_else(docker_file)
 }
 
 /// The file that Docker and ORAS share.
 fn docker_file() -> Option<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let directory = from("DOCKER_CONFIG").or_else(|| from("HOME").map(|home| home.join(".docker")))?;
     Some(directory.join("config.json"))
 }
@@ -132,11 +137,6 @@ fn keys(reference: &Reference, by_repository: bool) -> Vec<String> {
     }
     keys.push(key(&reference.registry));
     keys
-}
-
-fn read(path: &Path, key: &str) -> Result<DockerCredential, CredentialRetrievalError> {
-    let file = File::open(path).map_err(|_| CredentialRetrievalError::ConfigReadError)?;
-    get_credential_from_reader(BufReader::new(file), key)
 }
 
 enum Trouble {

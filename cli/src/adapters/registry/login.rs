@@ -10,11 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::credentials::{NOTHING, key, login_file};
+use super::credentials::{FILE_MAX, NOTHING, key, login_file};
 use crate::error::{Error, RegistryProblem, Result};
 use crate::state::{private_dir, read_small, write_private};
-
-const FILE_MAX: u64 = 4 << 20;
 
 /// Where a login is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,12 +20,10 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use reqwest::{Body, StatusCode, Url};
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use crate::error::{Error, RegistryProblem, Result};
-use crate::reference::{Reference, is_digest};
-use crate::state::hex;
+use crate::error::{Error, RegistryProblem, Result, printable};
+use crate::reference::{self, Reference, is_digest};
 use credentials::Credential;
 use failure::Failure;
 pub use transport::Transport;
@@ -129,7 +127,7 @@ impl Registry {
             Ok((wire::bounded(response, limit).await?, kind))
         };
         let (bytes, content_type) = retry::retried(ask).await.map_err(|f| f.into_error(&self.reference))?;
-        let digest = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+        let digest = reference::digest(&bytes);
         if is_digest(wanted) && wanted != digest {
             let cause = format!("the manifest {wanted} was asked for, {digest} came");
             return Err(failed(&self.reference, RegistryProblem::Digest, cause));
@@ -141,7 +139,7 @@ impl Registry {
     /// A blob, which must have this digest and, where the manifest says one, this size.
     pub async fn blob(&self, digest: &str, size: u64, detail: &dyn Fn(&str)) -> Result<Vec<u8>> {
         if !is_digest(digest) {
-            let cause = format!("its manifest names a blob `{}`", digest.escape_debug());
+            let cause = format!("its manifest names a blob `{}`", printable(digest));
             return Err(failed(&self.reference, RegistryProblem::Protocol, cause));
         }
         let url = self.url(&format!("blobs/{digest}"));
@@ -160,7 +158,7 @@ impl Registry {
                 let cause = format!("the blob {digest} ended after {} of {size} bytes", bytes.len());
                 return Err(Failure::new(RegistryProblem::Truncated, cause).passing());
             }
-            let came = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+            let came = reference::digest(&bytes);
             if came != digest {
                 let cause = format!("the blob {digest} was asked for, {came} came");
                 return Err(Failure::new(RegistryProblem::Digest, cause));
